@@ -1,0 +1,339 @@
+"""The contract: what a layer is, what a loss is, and everything that follows from the pairs of functions they hold.
+
+A `Layer` is a pair `(forward, vjp)` of pure functions with what is needed around it (parameters, shapes). `pullback`,
+`value_and_grad` and `grad` chain such pairs; nothing else in the library computes a derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+import attrs
+import numpy as np
+
+from fnn import tree
+from fnn.random import Key
+from fnn.types import EMPTY, Array, Params, Shape, ShapeError, State, bind
+
+X = TypeVar("X")
+Y = TypeVar("Y")
+C = TypeVar("C")
+X_contra = TypeVar("X_contra", contravariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
+T = TypeVar("T")
+
+
+# --- the mode of a pass ----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Train:
+    """A training pass: layers may draw from `key` and use the statistics of the batch."""
+
+    key: Key
+
+
+@attrs.frozen
+class Eval:
+    """An evaluation pass: deterministic, with the running statistics."""
+
+
+Mode: TypeAlias = Train | Eval
+EVAL = Eval()
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------
+
+
+def same_shape(in_shape: Any) -> Any:
+    """The `out_shape` of a layer that accepts every shape and keeps it."""
+    return in_shape
+
+
+def no_params(key: Key, in_shape: Any) -> Params:
+    """The `init` of a layer without parameters."""
+    return EMPTY
+
+
+def no_state(in_shape: Any) -> State:
+    """The `init_state` of a layer without running statistics."""
+    return EMPTY
+
+
+@attrs.frozen(eq=False, repr=False)
+class Layer(Generic[X, Y]):
+    """A pure function of parameters with its hand-written derivative; build one with `layer` or `stateless`.
+
+    `X` and `Y` are the types of input and output: an array, or a tuple of them. Shapes never include the batch axis.
+    """
+
+    kind: str
+    """What it is; in lower case the stem of its name among the children of a combinator."""
+    init: Callable[[Key, Any], Params]
+    """`(key, in_shape) -> params`: read-only float32 arrays."""
+    forward: Callable[[Params, State, X, Mode], tuple[Y, State, Any]]
+    """`(params, state, x, mode) -> (y, new state, cache)`."""
+    vjp: Callable[[Params, Any, Y], tuple[Params, X]]
+    """`(params, cache, dy) -> (grads, dx)`: the vector-Jacobian product, linear in dy."""
+    out_shape: Callable[[Any], Any] = same_shape
+    """`in_shape -> shape of the output`; raises `ShapeError` for a shape that does not fit."""
+    init_state: Callable[[Any], State] = no_state
+    """`in_shape -> state`: the running statistics at the start."""
+    config: Mapping[str, Any] = EMPTY
+    """The hyper-parameters: the arguments with which `build` makes this layer."""
+    children: tuple[tuple[str, Layer[Any, Any]], ...] = ()
+    """The named layers a combinator is made of."""
+    name: str | None = None
+    """The name it asks for among its siblings; set by `named`."""
+    infer: Callable[[Params, State, X], Y] | None = None
+    """`(params, state, x) -> y`: equal to `forward` in Eval mode, keeping no caches."""
+    param_vjp: Callable[[Params, Any, Y], Params] | None = None
+    """`(params, cache, dy) -> grads`: equal to `vjp(...)[0]`, computing no dx."""
+    draws: bool = True
+    """Whether forward may draw from the key in Train mode; where it does not, no key is derived for it."""
+    build: Callable[..., Any] | None = None
+    """The public function that made it; a layer without one is a value (`Sigmoid`)."""
+
+    def apply(self, params: Params, x: X, state: State | None = None) -> Y:
+        """The output for `x` in evaluation mode; keeps nothing for a backward pass.
+
+        `state` are the running statistics, needed by networks that have them (`TrainState.state`).
+        """
+        return evaluator(self)(params, EMPTY if state is None else state, x)
+
+    def __repr__(self) -> str:
+        code = _code(self)
+        return code if self.name is None else f"named({self.name!r}, {code})"
+
+
+def layer(
+    kind: str,
+    init: Callable[[Key, Any], Params],
+    forward: Callable[[Params, State, X, Mode], tuple[Y, State, C]],
+    vjp: Callable[[Params, C, Y], tuple[Params, X]],
+    *,
+    out_shape: Callable[[Any], Any] = same_shape,
+    init_state: Callable[[Any], State] = no_state,
+    config: Mapping[str, Any] = EMPTY,
+    children: tuple[tuple[str, Layer[Any, Any]], ...] = (),
+    infer: Callable[[Params, State, X], Y] | None = None,
+    param_vjp: Callable[[Params, C, Y], Params] | None = None,
+    draws: bool = True,
+    build: Callable[..., Any] | None = None,
+) -> Layer[X, Y]:
+    """A layer from its pair of functions. Type-checkers check here that `vjp` takes the cache that `forward` gives.
+
+    `forward` and `vjp` are best module-level functions (then the layer pickles), with hyper-parameters given by `bind`.
+    """
+    _check_kind(kind)
+    return Layer(
+        kind=kind,
+        init=bind(_init, kind, init),
+        forward=forward,
+        vjp=vjp,
+        out_shape=out_shape,
+        init_state=init_state,
+        config=config,
+        children=children,
+        infer=infer,
+        param_vjp=param_vjp,
+        draws=draws,
+        build=build,
+    )
+
+
+def stateless(
+    kind: str,
+    init: Callable[[Key, Any], Params],
+    forward: Callable[[Params, X], tuple[Y, C]],
+    vjp: Callable[[Params, C, Y], tuple[Params, X]],
+    *,
+    out_shape: Callable[[Any], Any] = same_shape,
+    config: Mapping[str, Any] = EMPTY,
+    infer: Callable[[Params, X], Y] | None = None,
+    param_vjp: Callable[[Params, C, Y], Params] | None = None,
+    build: Callable[..., Any] | None = None,
+) -> Layer[X, Y]:
+    """A layer whose `forward(params, x) -> (y, cache)` has no state, no randomness and one mode."""
+    return layer(
+        kind,
+        init,
+        bind(_stateless_forward, forward),
+        vjp,
+        out_shape=out_shape,
+        config=config,
+        infer=None if infer is None else bind(_stateless_infer, infer),
+        param_vjp=param_vjp,
+        draws=False,
+        build=build,
+    )
+
+
+def _stateless_forward(
+    f: Callable[[Params, X], tuple[Y, C]], params: Params, state: State, x: X, mode: Mode
+) -> tuple[Y, State, C]:
+    y, cache = f(params, x)
+    return y, state, cache
+
+
+def _stateless_infer(f: Callable[[Params, X], Y], params: Params, state: State, x: X) -> Y:
+    return f(params, x)
+
+
+def _init(kind: str, init: Callable[[Key, Any], Params], key: Key, in_shape: Any) -> Params:
+    """`init` with its arguments checked and its arrays protected from writing."""
+    if not isinstance(key, Key):
+        raise TypeError(f"{kind}.init: expected a Key first, as in net.init(Key(0), in_shape), got {key!r}")
+    check_shape(kind, in_shape)
+    params: Params = tree.read_only(init(key, in_shape))
+    return params
+
+
+def check_shape(who: str, shape: Any) -> None:
+    """Raises `ShapeError` unless `shape` is a tuple of sizes (or, for several inputs, a tuple of such tuples)."""
+    if isinstance(shape, tuple):
+        if all(isinstance(part, tuple) for part in shape):
+            for part in shape:
+                check_shape(who, part)
+            return
+        if all(isinstance(size, (int, np.integer)) and size > 0 for size in shape):
+            return
+    raise ShapeError(
+        f"{who}: expected a shape without the batch axis, a tuple of positive integers such as (784,), got {shape!r}"
+    )
+
+
+def _check_kind(kind: str) -> None:
+    if not kind or "/" in kind:
+        raise ValueError(f"layer: expected a kind that is a name without '/', got {kind!r}")
+
+
+# --- what follows from a layer ---------------------------------------------------------------------------------------
+
+
+def evaluator(layer: Layer[X, Y]) -> Callable[[Params, State, X], Y]:
+    """`(params, state, x) -> y` in evaluation mode: `layer.infer`, or made from `layer.forward`."""
+    return layer.infer or bind(_infer, layer.forward)
+
+
+def _infer(
+    forward: Callable[[Params, State, X, Mode], tuple[Y, State, Any]], params: Params, state: State, x: X
+) -> Y:
+    return forward(params, state, x, EVAL)[0]
+
+
+def params_vjp(layer: Layer[X, Y]) -> Callable[[Params, Any, Y], Params]:
+    """`(params, cache, dy) -> grads`: `layer.param_vjp`, or made from `layer.vjp`."""
+    return layer.param_vjp or bind(_param_vjp, layer.vjp)
+
+
+def _param_vjp(vjp: Callable[[Params, Any, Y], tuple[Params, X]], params: Params, cache: Any, dy: Y) -> Params:
+    return vjp(params, cache, dy)[0]
+
+
+def pullback(
+    layer: Layer[X, Y], params: Params, state: State, x: X, mode: Mode
+) -> tuple[Y, State, Callable[[Y], tuple[Params, X]]]:
+    """`(y, new state, fn)`, where `fn(dy) -> (grads, dx)` is the derivative at this point."""
+    y, state, cache = layer.forward(params, state, x, mode)
+    return y, state, partial(layer.vjp, params, cache)
+
+
+@attrs.frozen(eq=False, repr=False)
+class Loss(Generic[Y, T_contra]):
+    """A differentiable mean over the batch: a pair `(forward, vjp)`; build one in the manner of `fnn.losses`."""
+
+    kind: str
+    """What it is."""
+    forward: Callable[[Y, T_contra, Array | None], tuple[Array, Any]]
+    """`(output, target, weight) -> (value, cache)`; the value is a 0-d array. With weights: `sum(w l) / sum(w)`."""
+    vjp: Callable[[Any], Y]
+    """`cache -> d_output`: exactly the derivative of the value."""
+    each: Callable[[Y, T_contra], Array]
+    """`(output, target) -> (batch,)`: the loss of every example."""
+    config: Mapping[str, Any] = EMPTY
+    build: Callable[..., Any] | None = None
+
+    def __repr__(self) -> str:
+        return _code(self)
+
+
+class ValueAndGrad(Protocol[X_contra, T_contra]):
+    """The type of what `value_and_grad` gives."""
+
+    def __call__(
+        self, params: Params, state: State, x: X_contra, target: T_contra, mode: Mode, weight: Array | None = None
+    ) -> tuple[Array, Params, State]: ...
+
+
+class Grad(Protocol[X_contra, T_contra]):
+    """The type of what `grad` gives."""
+
+    def __call__(
+        self, params: Params, state: State, x: X_contra, target: T_contra, mode: Mode, weight: Array | None = None
+    ) -> Params: ...
+
+
+def value_and_grad(model: Layer[X, Y], loss: Loss[Y, T]) -> ValueAndGrad[X, T]:
+    """The function `(params, state, x, target, mode, weight=None) -> (value, grads, new state)`.
+
+    `value` is the mean loss of the batch as a 0-d array, `grads` its derivative, shaped as the parameters.
+    """
+    return bind(_value_and_grad, model.forward, params_vjp(model), loss.forward, loss.vjp)
+
+
+def _value_and_grad(
+    forward: Callable[[Params, State, X, Mode], tuple[Y, State, Any]],
+    backward: Callable[[Params, Any, Y], Params],
+    loss: Callable[[Y, T, Array | None], tuple[Array, Any]],
+    loss_vjp: Callable[[Any], Y],
+    params: Params,
+    state: State,
+    x: X,
+    target: T,
+    mode: Mode,
+    weight: Array | None = None,
+) -> tuple[Array, Params, State]:
+    y, state, cache = forward(params, state, x, mode)
+    value, residue = loss(y, target, weight)
+    return value, backward(params, cache, loss_vjp(residue)), state
+
+
+def grad(model: Layer[X, Y], loss: Loss[Y, T]) -> Grad[X, T]:
+    """The function `(params, state, x, target, mode, weight=None) -> grads`."""
+    return bind(_grad, value_and_grad(model, loss))
+
+
+def _grad(
+    f: ValueAndGrad[X, T], params: Params, state: State, x: X, target: T, mode: Mode, weight: Array | None = None
+) -> Params:
+    return f(params, state, x, target, mode, weight)[1]
+
+
+# --- the code that builds a thing ------------------------------------------------------------------------------------
+
+
+def _code(thing: Layer[Any, Any] | Loss[Any, Any]) -> str:
+    """`Dense(5)`: the call that made it, without the arguments that have their defaults."""
+    if thing.build is None:
+        return thing.kind
+    from inspect import Parameter, signature
+
+    parts: list[str] = []
+    for name, parameter in signature(thing.build).parameters.items():
+        if parameter.kind is Parameter.VAR_POSITIONAL:
+            parts += [_show(value) for value in thing.config[name]]
+        elif name in thing.config and (value := _show(thing.config[name])) != _show(parameter.default):
+            required = parameter.default is Parameter.empty and parameter.kind is not Parameter.KEYWORD_ONLY
+            parts.append(value if required else f"{name}={value}")
+    return f"{thing.build.__name__}({', '.join(parts)})"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, partial):
+        return f"{value.func.__name__.strip('_')}({', '.join(_show(argument) for argument in value.args)})"
+    if callable(value) and hasattr(value, "__name__"):
+        return str(value.__name__)
+    return repr(value)

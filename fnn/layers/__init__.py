@@ -1,0 +1,1 @@
+"""The layers, one file a family. Each shows formula, forward, vjp and constructor in this order."""

@@ -1,0 +1,43 @@
+"""The checks that layers share: hyper-parameters, announced shapes, and arrays that do not fit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fnn.types import Shape, ShapeError
+
+
+def positive(who: str, name: str, value: int) -> int:
+    """The value if it is a positive integer; `ValueError` names what it was for."""
+    if isinstance(value, (bool, float)) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{who}: expected {name} to be a positive integer, got {value!r}")
+    return int(value)
+
+
+def fraction(who: str, name: str, value: float) -> float:
+    """The value if it lies in [0, 1); `ValueError` names what it was for."""
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value < 1):
+        raise ValueError(f"{who}: expected {name} in [0, 1), got {value!r}")
+    return float(value)
+
+
+def feature_shape(who: str, in_shape: Any) -> Shape:
+    """The shape of one example if it has a feature axis at all."""
+    if not isinstance(in_shape, tuple) or not in_shape or not all(isinstance(n, (int, np.integer)) for n in in_shape):
+        raise ShapeError(f"{who}: expected an input shape (..., features), got {in_shape!r}")
+    return in_shape
+
+
+def input_error(who: str, expected: str, x: Any, weight: Any) -> Exception:
+    """The error for an input that a layer with the parameter `weight` cannot take: its type, its dtype or its shape."""
+    if not isinstance(x, np.ndarray):
+        return TypeError(f"{who}: expected an array, got {type(x).__name__}; use np.asarray(x, np.float32)")
+    if x.dtype != weight.dtype:
+        return TypeError(
+            f"{who}: the parameters are {weight.dtype}, the input is {x.dtype}; "
+            f"convert one of them: x.astype(np.{weight.dtype}) or fnn.tree.cast(params, dtype)"
+        )
+    return ShapeError(f"{who}: expected input {expected}, got {x.shape}")
