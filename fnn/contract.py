@@ -104,8 +104,7 @@ class Layer(Generic[X, Y]):
         return evaluator(self)(params, EMPTY if state is None else state, x)
 
     def __repr__(self) -> str:
-        code = _code(self)
-        return code if self.name is None else f"named({self.name!r}, {code})"
+        return code(self) if self.name is None else f"named({self.name!r}, {code(self)})"
 
 
 def layer(
@@ -257,7 +256,7 @@ class Loss(Generic[Y, T_contra]):
     build: Callable[..., Any] | None = None
 
     def __repr__(self) -> str:
-        return _code(self)
+        return code(self)
 
 
 class ValueAndGrad(Protocol[X_contra, T_contra]):
@@ -315,7 +314,18 @@ def _grad(
 # --- the code that builds a thing ------------------------------------------------------------------------------------
 
 
-def _code(thing: Layer[Any, Any] | Loss[Any, Any]) -> str:
+class Built(Protocol):
+    """A record that knows the function and the arguments that made it."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+    @property
+    def build(self) -> Callable[..., Any] | None: ...
+
+
+def code(thing: Built) -> str:
     """`Dense(5)`: the call that made it, without the arguments that have their defaults."""
     if thing.build is None:
         return thing.kind
