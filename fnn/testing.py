@@ -1,11 +1,17 @@
 """Checks that anyone can run on their own layers and losses; the library's own tests are made of them.
 
->>> from fnn.layers.dense import Dense
->>> check_layer(Dense(5), (3,)) < 1e-7
-True
+Somebody's first own layer, which forgets a factor 2:
 
-A check raises `LawError`, whose message says which law is broken, by what, and where. The numbers are those of the
-laws of layers; each law is one function below, and `LAYER_LAWS` and `LOSS_LAWS` are the tables of them.
+>>> from fnn.contract import no_params, stateless
+>>> def forward(params, x):
+...     return x * x, x
+>>> def vjp(params, x, dy):
+...     return {}, dy * x
+>>> check_layer(stateless("Square", no_params, forward, vjp), (3,))  # doctest: +ELLIPSIS
+Traceback (most recent call last):
+fnn.testing.LawError: check_layer(Square): law 2 (derivative): x[...]: analytic ..., numeric ...; 15 of 15 are wrong...
+
+Each law is one function below; `LAYER_LAWS` and `LOSS_LAWS` are the tables of them.
 """
 
 from __future__ import annotations
@@ -39,6 +45,8 @@ TINY = 300
 """Up to so many numbers (parameters and inputs together) every partial derivative is checked."""
 CLOSE = 1e-9
 """What may differ in float64 between two ways to the same number (orders of summation)."""
+CLOSE_FLOAT32 = 1e-4
+"""What may differ between the float32 and the float64 result of a layer."""
 
 
 class LawError(AssertionError):
@@ -449,6 +457,27 @@ def derivative_law(s: LayerSubject) -> float:
     return max(errors)
 
 
+def precision_law(s: LayerSubject) -> float:
+    """float32 gives the numbers of float64 to its precision; the other laws look at the numbers of float64 alone."""
+    point = s.point(np.float32)
+    for mode in s.modes:
+        if isinstance(mode, Train) and s.layer.draws:  # what is drawn may depend on the dtype
+            continue
+        dy = s.cotangent(s.layer.forward(*point, mode)[0])
+        single = tree.cast(_pass(s, (*point, dy), mode), np.float64)
+        double = _pass(s, tree.cast((*point, dy), np.float64), mode)
+        _require_equal(f"float32 ({_mode(mode)})", single, double, "float64 gives", CLOSE_FLOAT32)
+    return 0.0
+
+
+def _pass(s: LayerSubject, at: tuple[Params, State, Any, Any], mode: Mode) -> dict[str, Any]:
+    """The results of forward and vjp at `(params, state, x, dy)`."""
+    params, state, x, dy = at
+    y, _, cache = s.layer.forward(params, state, x, mode)
+    grads, dx = s.vjp(params, cache, dy, x)
+    return {"output": y, "grads": grads, "dx": dx}
+
+
 def batch_law(s: LayerSubject) -> float:
     """A batch equals its examples one by one, and its gradient is the sum of theirs."""
     params, state, x = s.point()
@@ -527,7 +556,10 @@ def shape_error_law(s: LayerSubject) -> float:
 
 
 def check_refusal(s: LayerSubject, shape: Any) -> None:
-    """That an input of this shape is refused: by `forward`, and by `out_shape` unless other parameters would fit it."""
+    """That an input of this shape is refused: by `forward`, and by `out_shape` unless other parameters would fit it.
+
+    Where a tuple is given for one array, or one array for a tuple, `forward` may raise a `TypeError` instead.
+    """
     x = s.input(shape)
     for name, y in _passes(s, x):
         _require(y is None, f"{name} accepts {_shape(x)}")
@@ -554,21 +586,28 @@ def _passes(s: LayerSubject, x: Any) -> Iterator[tuple[str, Any]]:
     if point is None:
         yield "the first pass", None
         return
-    params, state, _ = point
+    params, state, fitting = point
+    refusal = ShapeError if isinstance(x, tuple) == isinstance(fitting, tuple) else (ShapeError, TypeError)
     for mode in s.modes:
         name = f"forward in {_mode(mode)} mode"
-        pass_ = _outcome(s, f"{name} of {_shape(x)}", s.layer.forward, params, state, x, mode)
-        yield name, None if pass_ is None else pass_[0]
-    yield "infer", _outcome(s, f"infer of {_shape(x)}", evaluator(s.layer), params, state, x)
+        given = _outcome(s, f"{name} of {_shape(x)}", s.layer.forward, params, state, x, mode, refusal=refusal)
+        yield name, None if given is None else given[0]
+    yield "infer", _outcome(s, f"infer of {_shape(x)}", evaluator(s.layer), params, state, x, refusal=refusal)
 
 
-def _outcome(s: LayerSubject, what: str, f: Callable[..., Any], *arguments: Any) -> Any:
-    """What f gives, None if it raises a proper `ShapeError`; any other error breaks the law."""
+def _outcome(
+    s: LayerSubject,
+    what: str,
+    f: Callable[..., Any],
+    *arguments: Any,
+    refusal: type[Exception] | tuple[type[Exception], ...] = ShapeError,
+) -> Any:
+    """What f gives, None if it raises a refusal that names the layer; any other error breaks the law."""
     try:
         return f(*arguments)
-    except ShapeError as error:
+    except refusal as error:
         kinds = sorted(_kinds(s.layer))
-        _require(any(kind in str(error) for kind in kinds), f"{what}: the ShapeError names none of {kinds}: {error}")
+        _require(any(kind in str(error) for kind in kinds), f"{what}: the {type(error).__name__} names none of {kinds}: {error}")
         return None
     except Exception as error:
         raise LawError(f"{what} raises {type(error).__name__}, not a ShapeError naming the layer: {error}") from error
@@ -599,6 +638,7 @@ LAYER_LAWS: Mapping[str, Callable[[LayerSubject], float]] = {
     "law 8 (modes)": mode_law,
     "law 4 (linearity)": linear_law,
     "law 2 (derivative)": derivative_law,
+    "law 5 (precision)": precision_law,
     "law 7 (batch)": batch_law,
     "law 12 (infer, param_vjp)": inference_law,
     "law 9 (pickling)": pickle_law,

@@ -1,4 +1,4 @@
-"""Law 11: the checks reject layers and losses that are deliberately wrong, say which law is broken, accept right ones."""
+"""Law 11: the checks reject layers and losses that are deliberately wrong, name the law, and accept right ones."""
 
 from __future__ import annotations
 
@@ -158,6 +158,10 @@ def gives_float64(params: Params, state: State, x: Array, mode: Mode) -> Result:
     return y * np.float64(1), state, cache
 
 
+def imprecise(params: Params, state: State, x: Array, mode: Mode) -> Result:
+    return forward(params, state, x.astype(np.float16).astype(x.dtype) if x.dtype == np.float32 else x, mode)
+
+
 def float64_gradient(params: Params, cache: Any, dy: Array) -> tuple[Params, Array]:
     grads, dx = vjp(params, cache, dy)
     return {**grads, "bias": np.sum(dy, 0, np.float64)}, dx
@@ -295,6 +299,7 @@ WRONG: list[tuple[str, str, Layer[Any, Any]]] = [
     ("law 5 (gradients)", "dx", twin(vjp=missing_dx)),
     ("law 5 (gradients)", "output: expected float32 (5, 4), got float64 (5, 4)", twin(forward=gives_float64)),
     ("law 5 (gradients)", "bias: expected float32 (4,), got float64 (4,)", twin(vjp=float64_gradient)),
+    ("law 5 (precision)", "output[", twin(forward=imprecise)),
     ("law 6 (purity)", "writes into an array it was given", twin(forward=writes_input)),
     ("law 6 (purity)", "forward changes what it is given: x[0, 0]", twin(forward=writes_protected_input)),
     ("law 6 (purity)", "writes into an array it was given", twin(forward=writes_params)),
