@@ -19,8 +19,8 @@ Mask = NDArray[np.bool_]
 
 # --- dropout: y = x mask / keep,   dx = dy mask / keep ---------------------------------------------------------------
 #
-# The mask compares 16 random bits with a threshold, so the chance to keep is a multiple of 1 / LEVELS. The kept are divided
-# by that multiple, not by the rate asked for: the mean of y is exactly x.
+# The mask compares 16 random bits with a threshold, so the chance to keep is a multiple of 1 / LEVELS. The kept are
+# divided by that multiple, not by the rate asked for: the mean of y is exactly x.
 
 LEVELS = 2**16
 
