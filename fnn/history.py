@@ -69,8 +69,8 @@ def save_run(path: str | PathLike[str], run: Run) -> None:
 
 def load_run(path: str | PathLike[str], like: TrainState) -> Run:
     """The run in a checkpoint; `CheckpointError` lists what differs from the structure of `like`."""
-    found = load(path, {"train_state": like, "best": _outcome(like)})
-    told = dict(load_metadata(path)["run"])
+    found: Any = load(path, {"train_state": like, "best": _outcome(like)})
+    told: dict[str, Any] = dict(load_metadata(path)["run"])
     now, rows = found["train_state"], tuple(Row(**row) for row in told.pop("history"))
     return Run(now, attrs.evolve(now, **found["best"]), history=rows, **told)
 

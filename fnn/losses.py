@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fnn.contract import Loss
-from fnn.layers.check import fraction
+from fnn.check import fraction
 from fnn.types import EMPTY, Array, Ints, Shape, ShapeError, bind, ones
 
 Y = TypeVar("Y")

@@ -18,7 +18,7 @@ from fnn.contract import Layer, Loss, Train, ValueAndGrad, evaluator, value_and_
 from fnn.data import Data, count
 from fnn.diagnosis import explain
 from fnn.history import Row, Run, TrainState, load_run, save_run
-from fnn.layers.check import positive
+from fnn.check import positive
 from fnn.metrics import Mean, Metric, add_to_mean, compute_mean
 from fnn.optimizers import GradientTransformation, Update, apply_updates, learning_rate
 from fnn.random import Key

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fnn.contract import Layer, Mode, layer, no_params, same_shape
-from fnn.layers.check import fraction
+from fnn.check import fraction
 from fnn.layers.erf import upper_tail
 from fnn.types import EMPTY, Array, Params, State, bind
 

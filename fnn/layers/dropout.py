@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fnn.contract import Layer, Mode, Train, layer, no_params, same_shape
 from fnn.layers.activation import OBJECT, float_error
-from fnn.layers.check import feature_shape, fraction
+from fnn.check import feature_shape, fraction
 from fnn.random import Key
 from fnn.types import EMPTY, Array, Params, Shape, ShapeError, State, bind
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fnn.contract import EVAL, Layer, Mode, layer, no_params, stateless
 from fnn.layers.activation import OBJECT, Sigmoid, float_error
-from fnn.layers.check import feature_shape, input_error, positive
+from fnn.check import feature_shape, input_error, positive
 from fnn.layers.dense import rows
 from fnn.random import Key
 from fnn.types import EMPTY, Array, Params, Shape, ShapeError, State, bind, ones

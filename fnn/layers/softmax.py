@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fnn.layers.activation import activation
-from fnn.layers.check import feature_shape
+from fnn.check import feature_shape
 from fnn.types import Array, ShapeError, bind, ones
 
 # --- reductions over the last axis, which is kept with size 1 --------------------------------------------------------
