@@ -240,9 +240,10 @@ def test_numpy_reads_the_arrays_without_fnn(file: Path) -> None:
         assert identical(archive["params/dense_1/weight"], tree.params["dense_1"]["weight"])
 
 
-def test_the_same_tree_gives_the_same_file(file: Path) -> None:
+def test_the_same_tree_gives_the_same_file_at_any_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(file, run(), metadata={"a": 1})
     first = file.read_bytes()
+    monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(10**9))
     save(file, run(), metadata={"a": 1})
     assert file.read_bytes() == first
 
@@ -524,6 +525,14 @@ def test_every_way_replaces_the_file_and_what_a_kill_has_left(file: Path, way: s
         file.with_name("run.npz.tmp").write_bytes(b"left over, longer than the new file" * 999)
         save(file, run(seed))
         assert identical(load(file, run()), run(seed)) and os.listdir(file.parent) == ["run.npz"]
+
+
+def test_a_left_over_does_not_make_a_save_write_twice(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.with_name("run.npz.tmp").touch()
+    written: list[Any] = []
+    monkeypatch.setattr(np.lib.format, "write_array", lambda member, array, **_: written.append(array))
+    save(file, {"a": np.ones(2)})
+    assert len(written) == 1
 
 
 def test_the_file_has_the_permissions_of_an_ordinary_one(file: Path, way: str) -> None:
