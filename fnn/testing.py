@@ -607,7 +607,8 @@ def _outcome(
         return f(*arguments)
     except refusal as error:
         kinds = sorted(_kinds(s.layer))
-        _require(any(kind in str(error) for kind in kinds), f"{what}: the {type(error).__name__} names none of {kinds}: {error}")
+        named = any(kind in str(error) for kind in kinds)
+        _require(named, f"{what}: the {type(error).__name__} names none of {kinds}: {error}")
         return None
     except Exception as error:
         raise LawError(f"{what} raises {type(error).__name__}, not a ShapeError naming the layer: {error}") from error
