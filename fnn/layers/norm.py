@@ -43,16 +43,16 @@ def layer_norm_forward(axes: int, eps: float, params: Params, x: Array) -> tuple
     rows, scale = _rows("LayerNorm", axes, params, x)
     count, n = rows.shape
     if n == 1:
-        raise ShapeError(f"LayerNorm: expected at least 2 features to normalise over, got {x.shape}")
+        raise _one_number("LayerNorm", x.shape[1:])
     mean, r = np.empty(count, x.dtype), np.empty(count, x.dtype)
-    y, scratch = np.empty(rows.shape, x.dtype), _scratch(rows)
+    y = np.empty(rows.shape, x.dtype)
     for i in _row_blocks(count, n):
         m = np.dot(rows[i], ones(n, x.dtype), out=mean[i])
         m *= 1 / n
-        d = np.subtract(rows[i], m[:, None], out=scratch[: len(m)])
-        _reciprocal_root(np.vecdot(d, d, out=r[i]), n, eps)
-        part = np.dot(r[i, None], scale[None], out=y[i])
-        part *= d
+        part = np.subtract(rows[i], m[:, None], out=y[i])
+        _reciprocal_root(np.vecdot(part, part, out=r[i]), n, eps)
+        part *= r[i, None]
+        part *= scale
         if "bias" in params:
             part += params["bias"].reshape(-1)
     return y.reshape(x.shape), (rows, mean, r)
@@ -94,13 +94,25 @@ def LayerNorm(
     _positive_number("LayerNorm", "eps", eps)
     return stateless(
         "LayerNorm",
-        bind(_init_rows, "LayerNorm", axes, scale_init, bias_init),
+        bind(_init_layer_norm, axes, scale_init, bias_init),
         bind(layer_norm_forward, axes, eps),
         bind(layer_norm_vjp, axes),
-        out_shape=bind(_rows_out_shape, "LayerNorm", axes),
+        out_shape=bind(_layer_norm_out_shape, axes),
         config={"eps": eps, "axes": axes, "scale_init": scale_init, "bias_init": bias_init},
         build=LayerNorm,
     )
+
+
+def _init_layer_norm(
+    axes: int, scale_init: Initializer | None, bias_init: Initializer | None, key: Key, in_shape: Shape
+) -> Params:
+    return _init(scale_init, bias_init, key, _layer_norm_out_shape(axes, in_shape)[-axes:])
+
+
+def _layer_norm_out_shape(axes: int, in_shape: Shape) -> Shape:
+    if math.prod(_rows_out_shape("LayerNorm", axes, in_shape)[-axes:]) == 1:
+        raise _one_number("LayerNorm", in_shape)
+    return in_shape
 
 
 # --- root mean square normalisation ----------------------------------------------------------------------------------
@@ -148,13 +160,17 @@ def RMSNorm(
     _positive_number("RMSNorm", "eps", eps)
     return stateless(
         "RMSNorm",
-        bind(_init_rows, "RMSNorm", axes, scale_init, None),
+        bind(_init_rms_norm, axes, scale_init),
         bind(rms_norm_forward, axes, eps),
         bind(rms_norm_vjp, axes),
         out_shape=bind(_rows_out_shape, "RMSNorm", axes),
         config={"eps": eps, "axes": axes, "scale_init": scale_init},
         build=RMSNorm,
     )
+
+
+def _init_rms_norm(axes: int, scale_init: Initializer | None, key: Key, in_shape: Shape) -> Params:
+    return _init(scale_init, None, key, _rows_out_shape("RMSNorm", axes, in_shape)[-axes:])
 
 
 # --- what both do with rows ------------------------------------------------------------------------------------------
@@ -205,12 +221,6 @@ def _times_cube(sums: Array, r: Array, n: int) -> Array:
     sums *= r
     sums *= r
     return sums
-
-
-def _init_rows(
-    who: str, axes: int, scale_init: Initializer | None, bias_init: Initializer | None, key: Key, in_shape: Shape
-) -> Params:
-    return _init(scale_init, bias_init, key, _rows_out_shape(who, axes, in_shape)[-axes:])
 
 
 def _rows_out_shape(who: str, axes: int, in_shape: Shape) -> Shape:
@@ -272,7 +282,9 @@ def _wide(x: Array) -> Array:
 
 def _columns(parameter: Array, wide: Array) -> Array:
     """A number per channel as `(examples, columns)` of the wide array."""
-    return np.tile(parameter, (len(wide), wide.shape[2] // len(parameter)))
+    copies = np.empty((len(wide), wide.shape[2] // len(parameter), len(parameter)), parameter.dtype)
+    copies[...] = parameter
+    return copies.reshape(len(wide), -1)
 
 
 def _over_copies(sums: Array, channels: int) -> Array:
@@ -284,9 +296,9 @@ def _over_copies(sums: Array, channels: int) -> Array:
 def _group_means(sums: Array, channels: int, groups: int, m: float) -> Array:
     """`(examples, columns)` summed over each group and divided by m, again for every column."""
     parts = sums.reshape(len(sums), -1, groups, channels // groups)
-    means = parts.sum((1, 3), keepdims=True)
-    means *= 1 / m
-    return np.broadcast_to(means, parts.shape).reshape(sums.shape)
+    means = np.empty(parts.shape, sums.dtype)
+    np.multiply(parts.sum((1, 3), keepdims=True), 1 / m, out=means)
+    return means.reshape(sums.shape)
 
 
 def _column_sums(x: Array) -> Array:
@@ -410,7 +422,7 @@ def _group_out_shape(groups: int | None, in_shape: Shape) -> Shape:
     if channels % (groups or channels):
         raise ShapeError(f"{who}: expected channels that are a multiple of {groups}, got an example {in_shape}")
     if math.prod(in_shape) == (groups or channels):
-        raise ShapeError(f"{who}: a mean over one number makes every output the bias; got an example {in_shape}")
+        raise _one_number(who, in_shape)
     return in_shape
 
 
@@ -531,8 +543,15 @@ def _grads(params: Params, scale: Array, bias: Array) -> Params:
     return {name: found[name].reshape(value.shape) for name, value in params.items()}
 
 
+def _one_number(who: str, in_shape: Shape) -> ShapeError:
+    return ShapeError(
+        f"{who}: expected more than one number to take each mean over (the output is the bias otherwise), "
+        f"got an example {in_shape}"
+    )
+
+
 def _positive_number(who: str, name: str, value: float) -> None:
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
         raise ValueError(f"{who}: expected {name} to be a positive number, got {value!r}")
 
 
