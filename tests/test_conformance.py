@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fnn.layers
-from fnn import combinators, initializers, tree
+import fnn
+from fnn import initializers, tree
 from fnn.combinators import serial
 from fnn.contract import Eval, Layer, Train
 from fnn.layers.activation import Tanh
@@ -49,7 +49,7 @@ def test_a_wrong_input_is_refused(case: Case, shape: Any) -> None:
 @every_case
 def test_repr_is_the_code_that_builds_the_layer(case: Case) -> None:
     code = repr(case.layer)
-    built = eval(code, dict(PUBLIC))
+    built = eval(code, dict(NAMES))
     assert repr(built) == code
     ours, theirs = (layer.init(Key(1), case.in_shape) for layer in (case.layer, built))
     assert tree.allclose(ours, theirs, rtol=0, atol=0)
@@ -58,10 +58,7 @@ def test_repr_is_the_code_that_builds_the_layer(case: Case) -> None:
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-def modules() -> list[ModuleType]:
-    """The modules in which layers are made."""
-    families = [import_module(f"fnn.layers.{module.name}") for module in pkgutil.iter_modules(fnn.layers.__path__)]
-    return [*families, combinators]
+MODULES = [import_module(module.name) for module in pkgutil.walk_packages(fnn.__path__, "fnn.")]
 
 
 def makes_layers(thing: Any, module: ModuleType) -> bool:
@@ -76,11 +73,14 @@ def makes_layers(thing: Any, module: ModuleType) -> bool:
 
 LAYERS: dict[str, Any] = {
     name: thing
-    for module in modules()
+    for module in MODULES
     for name, thing in vars(module).items()
     if not name.startswith("_") and makes_layers(thing, module)
 }
-PUBLIC: dict[str, Any] = {**vars(initializers), **LAYERS}
+NAMES: dict[str, Any] = {
+    name: thing for module in [*FAMILIES.values(), initializers] for name, thing in vars(module).items()
+} | LAYERS
+"""What the code that builds a layer may use; rows may be made of layers and functions of their own module."""
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -89,7 +89,7 @@ def test_every_layer_has_a_row(name: str) -> None:
 
 
 def test_every_family_has_a_row() -> None:
-    assert all(FAMILIES.values())
+    assert all(family.CASES for family in FAMILIES.values())
 
 
 def parts(shape: Any) -> list[tuple[int, ...]]:
@@ -108,7 +108,7 @@ def test_all_sizes_differ(case: Case) -> None:
     for shape in parts(case.layer.out_shape(case.in_shape)):
         assert BATCH not in shape, f"the output {shape} has the size of the batch, {BATCH}"
         if shape and shape[-1] not in kept and sorted(shape) != sizes:
-            assert shape[-1] not in sizes, f"the features of the output, {shape}, are as many as another size of {sizes}"
+            assert shape[-1] not in sizes, f"the features of the output, {shape}, are as many as one of {sizes}"
 
 
 def test_labels_differ() -> None:
