@@ -31,7 +31,10 @@ from fnn.layers.activation import (
 )
 from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout, GaussianNoise, SpatialDropout, StochasticDepth
+from fnn.layers.embedding import Embedding
 from fnn.layers.gated import Glu, Maxout, PRelu
+from fnn.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from fnn.layers.position import LearnedPosition, Rotary, SinusoidalPosition
 from fnn.layers.shape import Flatten, Identity, Reshape, Transpose
 from fnn.layers.softmax import LogSoftmax, Softmax
 from fnn.losses import mse, sigmoid_cross_entropy, softmax_cross_entropy
@@ -45,25 +48,31 @@ from fnn.types import Array, Ints, Params, ShapeError, State, bind
 
 __all__ = [
     "Array",
+    "BatchNorm",
     "Batches",
     "CheckpointError",
     "Dense",
     "Dropout",
     "Elu",
+    "Embedding",
     "Eval",
     "Flatten",
     "GaussianNoise",
     "Gelu",
     "GeluTanh",
     "Glu",
+    "GroupNorm",
     "HardSigmoid",
     "HardSwish",
     "HardTanh",
     "Identity",
+    "InstanceNorm",
     "Ints",
     "Key",
     "Layer",
+    "LayerNorm",
     "LeakyRelu",
+    "LearnedPosition",
     "LogSoftmax",
     "Loss",
     "Maxout",
@@ -73,15 +82,18 @@ __all__ = [
     "Optimizer",
     "PRelu",
     "Params",
+    "RMSNorm",
     "Relu",
     "Reshape",
     "Result",
+    "Rotary",
     "Row",
     "Schedule",
     "Selu",
     "ShapeError",
     "Sigmoid",
     "Silu",
+    "SinusoidalPosition",
     "Softmax",
     "Softplus",
     "Softsign",
