@@ -1,7 +1,9 @@
 """Layers made of layers: one after the other, side by side, wrapped, with parameters made of others, as a graph."""
 
+from fnn.combinators.branches import fan_in_concat, fan_in_mul, fan_in_sum, fan_out, parallel, residual
 from fnn.combinators.core import combinator, located, name_children, named, with_entries
 from fnn.combinators.sequential import repeat, serial
+from fnn.combinators.wrappers import frozen, mapped, remat, tap
 
 __all__ = [
     "combinator",
