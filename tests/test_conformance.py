@@ -61,7 +61,8 @@ def test_repr_is_the_code_that_builds_the_layer(case: Case) -> None:
 def modules() -> list[ModuleType]:
     """The modules in which layers are made."""
     families = [import_module(f"fnn.layers.{module.name}") for module in pkgutil.iter_modules(fnn.layers.__path__)]
-    return [*families, combinators]
+    kinds = [import_module(f"fnn.combinators.{module.name}") for module in pkgutil.iter_modules(combinators.__path__)]
+    return [*families, *kinds]
 
 
 def makes_layers(thing: Any, module: ModuleType) -> bool:
@@ -80,7 +81,14 @@ LAYERS: dict[str, Any] = {
     for name, thing in vars(module).items()
     if not name.startswith("_") and makes_layers(thing, module)
 }
-PUBLIC: dict[str, Any] = {**vars(initializers), **LAYERS}
+OWN: dict[str, Any] = {
+    name: thing
+    for family in FAMILIES
+    for name, thing in vars(import_module(f"tests.cases.{family}")).items()
+    if not name.startswith("_")
+}
+"""What the rows use: all that is public, and functions and layers of their own."""
+PUBLIC: dict[str, Any] = {**OWN, **vars(initializers), **LAYERS}
 
 
 @pytest.mark.parametrize("name", LAYERS)

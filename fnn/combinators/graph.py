@@ -167,14 +167,15 @@ def _plan(inputs: Names, sources: Mapping[str, Names], output: Names) -> Plan:
                 raise ValueError(f"dag: {name} uses {used!r}, which is not among {', '.join(known)}{later}")
             last[used] = name
         known.append(name)
+    for name in _tuple(output):
+        if name not in known:
+            raise ValueError(f"dag: the output {name!r} is not among {', '.join(known)}")
     for name in known:
         if known.count(name) > 1:
             raise ValueError(f"dag: the name {name!r} is given twice")
         if name not in last and name not in _tuple(output):
             raise ValueError(f"dag: {name!r} is not used; leave it out, or make it an output")
     for name in _tuple(output):
-        if name not in known:
-            raise ValueError(f"dag: the output {name!r} is not among {', '.join(known)}")
         last.pop(name, None)
     dying = tuple(tuple(used for used, user in last.items() if user == name) for name in sources)
     return Plan(inputs, tuple(sources.values()), tuple(sources), output, dying)

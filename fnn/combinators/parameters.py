@@ -16,7 +16,7 @@ import numpy as np
 from fnn import tree
 from fnn.combinators.core import AnyLayer, Forward, check_layer
 from fnn.combinators.wrappers import without
-from fnn.contract import EVAL, Layer, Mode, Train, evaluator, inputs_vjp, params_vjp
+from fnn.contract import EVAL, Layer, Mode, Train, evaluator, inputs_vjp, params_vjp, trainable
 from fnn.initializers import lecun_normal
 from fnn.layers.check import positive
 from fnn.random import Key
@@ -83,6 +83,7 @@ def _reparam(
     *,
     entry: str = "",
     init_state: Callable[[Any], State] | None = None,
+    out_shape: Callable[[Any], Any] | None = None,
     trainable: Callable[[Params], Params] | None = None,
 ) -> Layer[A, B]:
     """`reparam` in full: the expansion may depend on the mode and have a memory, the state's `entry`."""
@@ -90,6 +91,7 @@ def _reparam(
         layer,
         init=bind(_reparam_init, layer.init, start),
         init_state=init_state or layer.init_state,
+        out_shape=out_shape or layer.out_shape,
         forward=bind(_reparam_forward, entry, expand, layer.forward),
         vjp=bind(_reparam_vjp, contract, layer.vjp),
         infer=bind(_reparam_infer, entry, expand, evaluator(layer)),
@@ -170,19 +172,21 @@ def tied(
     >>> tree.map(np.shape, autoencoder.init(Key(0), (9,)))
     {'dense_0': {'weight': (9, 5), 'bias': (5,)}, 'dense_1': {'bias': (9,)}}
 
-    Places and sources must not overlap (`ValueError`), and must have the same structure and shapes (`ShapeError`).
+    Places and sources must not overlap (`ValueError`), must have the same structure and shapes (`ShapeError`), and be
+    both trained or both frozen.
     """
     check_layer("tied", layer)
     ties = (*((*tie, False) for tie in equal.items()), *((*tie, True) for tie in transposed.items()))
     _check_ties(ties)
     return _reparam(
         layer,
-        bind(_tied_start, ties),
+        bind(_tied_start, ties, layer),
         bind(_plain_expand, bind(tied_expand, ties)),
         bind(_plain_contract, bind(tied_contract, ties)),
         {"layer": attrs.evolve(layer, name=None), "equal": equal, "transposed": transposed},
         tied,
-        trainable=None if layer.trainable is None else bind(_tied_trainable, ties, layer.trainable),
+        out_shape=bind(_tied_out_shape, ties, layer),
+        trainable=None if layer.trainable is None else bind(_tied_trainable, ties, layer),
     )
 
 
@@ -199,40 +203,55 @@ def tied_contract(ties: tuple[Tie, ...], own: Params, grads: Params) -> Params:
     """Every place's gradient taken out and added to that of its source."""
     for place, source, transpose in ties:
         grads, part = _take(grads, place.split("/"))
-        if part is not None:  # it is, where the place is frozen
+        if part is not None:  # it is None where both are frozen
             grads = _add(grads, source.split("/"), part.T if transpose else part)
     return grads
 
 
-def _tied_start(ties: tuple[Tie, ...], key: Key, params: Params) -> Params:
-    own = params
-    for place, source, transpose in ties:
-        try:
-            at_place, at_source = tree.get(params, place), tree.get(params, source)
-        except KeyError as error:
-            raise ValueError(f"tied: the layer has {error.args[0]}") from None
-        if transpose:
-            if np.ndim(at_place) != 2 or np.shape(at_place)[::-1] != np.shape(at_source):
-                raise ShapeError(
-                    f"tied: expected {place} to have the transposed shape of {source}, "
-                    f"got {np.shape(at_place)} and {np.shape(at_source)}"
-                )
-        else:
-            try:
-                tree.check_same_structure(at_place, at_source, (place, source))
-            except ValueError as error:
-                raise ShapeError(f"tied: {error}") from None
-        own, _ = _take(own, place.split("/"))
+def _tied_start(ties: tuple[Tie, ...], layer: AnyLayer, key: Key, params: Params) -> Params:
+    """The parameters without those at the places, if all ties fit."""
+    own, moving = params, trainable(layer, params)
+    for tie in ties:
+        _check_tie(f"tied {layer.kind}", tie, params, moving)
+        own, _ = _take(own, tie[0].split("/"))
     return own
 
 
-def _tied_trainable(ties: tuple[Tie, ...], trainable: Callable[[Params], Params], own: Params) -> Params:
-    return _restrict(own, tied_contract(ties, own, trainable(tied_expand(ties, own))))
+def _check_tie(who: str, tie: Tie, params: Params, moving: Params) -> None:
+    place, source, transpose = tie
+    try:
+        at_place, at_source = tree.get(params, place), tree.get(params, source)
+    except KeyError as error:
+        raise ValueError(f"{who}: the layer has {error.args[0]}") from None
+    if transpose:
+        shapes = f"{np.shape(at_place)} and {np.shape(at_source)}"
+        if np.ndim(at_place) != 2 or np.shape(at_place)[::-1] != np.shape(at_source):
+            raise ShapeError(f"{who}: expected {place} to have the transposed shape of {source}, got {shapes}")
+    else:
+        try:
+            tree.check_same_structure(at_place, at_source, (place, source))
+        except ValueError as error:
+            raise ShapeError(f"{who}: {error}") from None
+    trained = [[path for path, _ in tree.items(_take(moving, path.split("/"))[1])] for path in (place, source)]
+    if trained[0] != trained[1]:
+        raise ValueError(f"{who}: {place} and {source} are one; freeze both or none of them")
+
+
+def _tied_out_shape(ties: tuple[Tie, ...], layer: AnyLayer, in_shape: Any) -> Any:
+    """Whether the ties fit is known when there are parameters."""
+    shape = layer.out_shape(in_shape)
+    _tied_start(ties, layer, Key(0), layer.init(Key(0), in_shape))
+    return shape
+
+
+def _tied_trainable(ties: tuple[Tie, ...], layer: AnyLayer, own: Params) -> Params:
+    return _restrict(own, trainable(layer, tied_expand(ties, own)))
 
 
 def _restrict(whole: Params, part: Params) -> Params:
-    """`whole` where `part` has something."""
-    return {k: _restrict(whole[k], v) if isinstance(v, Mapping) else whole[k] for k, v in part.items()}
+    """What stands in both, from `whole`."""
+    both = {k: _restrict(whole[k], v) if isinstance(v, Mapping) else whole[k] for k, v in part.items() if k in whole}
+    return {k: v for k, v in both.items() if not isinstance(v, Mapping) or v}
 
 
 def _check_ties(ties: tuple[Tie, ...]) -> None:
@@ -267,16 +286,7 @@ def _take(whole: Params, names: list[str]) -> tuple[Params, Any]:
 def _add(whole: Params, names: list[str], value: Any) -> Params:
     """`whole` with `value` added at the path."""
     name, *rest = names
-    if rest:
-        return {**whole, name: _add(whole.get(name, EMPTY), rest, value)}
-    return {**whole, name: _sum(whole[name], value) if name in whole else value}
-
-
-def _sum(a: Any, b: Any) -> Any:
-    """The sum of two trees, either of which may lack what is frozen."""
-    if isinstance(a, Mapping):
-        return {k: _sum(a[k], b[k]) if k in a and k in b else (a if k in a else b)[k] for k in {**a, **b}}
-    return a + b
+    return {**whole, name: _add(whole[name], rest, value) if rest else tree.map(np.add, whole[name], value)}
 
 
 # --- weight normalisation: W = g v / |v|,   dg = dW.v / |v|,   dv = g / |v| (dW - dg v / |v|) ------------------------
