@@ -96,7 +96,7 @@ class Layer(Generic[X_contra, Y_co]):
     input_vjp: Callable[[Params, Any, Y_co], X_contra] | None = None
     """`(params, cache, dy) -> dx`: equal to `vjp(...)[1]`, computing no grads."""
     trainable: Callable[[Params], Params] | None = None
-    """`params -> the part of them that vjp gives gradients for`; without it, all of them. See `frozen`."""
+    """`params -> those that vjp gives gradients for, None in place of the others`; without it, all. See `frozen`."""
     draws: bool = True
     """Whether forward may draw from the key in Train mode; where it does not, no key is derived for it."""
     build: Callable[..., Any] | None = None
@@ -110,8 +110,7 @@ class Layer(Generic[X_contra, Y_co]):
         return evaluator(self)(params, EMPTY if state is None else state, x)
 
     def __repr__(self) -> str:
-        code = _code(self)
-        return code if self.name is None else f"named({self.name!r}, {code})"
+        return code(self) if self.name is None else f"named({self.name!r}, {code(self)})"
 
 
 def layer(
@@ -255,9 +254,10 @@ def _input_vjp(vjp: Callable[[Params, Any, Y], tuple[Params, X]], params: Params
 
 
 def trainable(layer: Layer[Any, Any], params: Params) -> Params:
-    """The part of `params` that has gradients: what an optimizer is to see; the same object if it is all of them.
+    """The parameters that have gradients, with `None` in the place of those that are frozen.
 
-    Gradients have exactly this structure. The entries of frozen layers are absent, not zero.
+    Gradients have exactly this structure. Without frozen layers these are all, and the result is `params` itself. An
+    optimizer that is started with these keeps no moments for the others.
     """
     return params if layer.trainable is None else layer.trainable(params)
 
@@ -286,7 +286,7 @@ class Loss(Generic[Y, T_contra]):
     build: Callable[..., Any] | None = None
 
     def __repr__(self) -> str:
-        return _code(self)
+        return code(self)
 
 
 class ValueAndGrad(Protocol[X_contra, T_contra]):
@@ -344,7 +344,18 @@ def _grad(
 # --- the code that builds a thing ------------------------------------------------------------------------------------
 
 
-def _code(thing: Layer[Any, Any] | Loss[Any, Any]) -> str:
+class Built(Protocol):
+    """A record that knows the function and the arguments that made it."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+    @property
+    def build(self) -> Callable[..., Any] | None: ...
+
+
+def code(thing: Built) -> str:
     """`Dense(5)`: the call that made it, without the arguments that have their defaults."""
     if thing.build is None:
         return thing.kind

@@ -14,6 +14,7 @@ import pytest
 
 from fnn import tree
 from fnn.combinators import (
+    Record,
     SpectralNorm,
     WeightNorm,
     dag,
@@ -36,10 +37,14 @@ from fnn.combinators import (
 )
 from fnn.combinators.parameters import low_rank_expand, weight_norm_expand
 from fnn.contract import EVAL, Layer, Mode, Train, inputs_vjp, params_vjp, trainable
+from fnn.data import batches
 from fnn.layers.activation import Relu, Tanh
 from fnn.layers.dense import Dense
+from fnn.losses import mse
+from fnn.optimizers import Optimizer, adam, adamw, sgd
 from fnn.random import Key
 from fnn.testing import LawError, check_layer
+from fnn.training import train
 from fnn.types import Array, Params, ShapeError
 from tests.cases.combinators import Centred, Noisy, positive_contract, positive_expand
 
@@ -237,7 +242,8 @@ def test_dense_of_a_concatenation_is_a_sum_of_dense_layers() -> None:
     y, _, grads, dx = pass_of(joined, whole, ((3,), (6,)), x, EVAL)
     y_split, _, grads_split, dx_split = pass_of(split, {"parallel_0": params}, ((3,), (6,)), x, EVAL)
     assert tree.allclose((y, dx), (y_split, dx_split), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(grads["dense_0"]["weight"][3:], grads_split["parallel_0"]["dense_1"]["weight"], rtol=1e-5)
+    below = grads_split["parallel_0"]["dense_1"]["weight"]
+    np.testing.assert_allclose(grads["dense_0"]["weight"][3:], below, rtol=1e-5)
 
 
 def test_residual_is_fan_out_parallel_sum() -> None:
@@ -331,8 +337,8 @@ def test_frozen_keeps_paths_values_and_dx_and_has_no_gradients() -> None:
         y, state, grads, dx = pass_of(net, params, (3,), draw(5, 3), mode)
         y_plain, state_plain, grads_plain, dx_plain = pass_of(plain, params, (3,), draw(5, 3), mode)
         assert same((y, state, dx), (y_plain, state_plain, dx_plain))
-        assert list(grads) == ["dense_0", "dense_1"]
-        assert same(grads, {name: grads_plain[name] for name in grads})
+        assert grads.keys() == params.keys() and grads["mid"] is None
+        assert same(grads, {**grads_plain, "mid": None})
 
 
 def test_trainable_is_what_has_gradients_the_same_arrays() -> None:
@@ -356,7 +362,8 @@ def test_frozen_layers_do_no_work_for_their_parameters() -> None:
     net = serial(Dense(7), cold, Dense(2))
     params, x = net.init(Key(0), (3,)), draw(5, 3)
     y, _, cache = net.forward(params, {}, x, EVAL)
-    assert list(net.vjp(params, cache, y)[0]) == list(params_vjp(net)(params, cache, y)) == ["dense_0", "dense_1"]
+    for grads in (net.vjp(params, cache, y)[0], params_vjp(net)(params, cache, y)):
+        assert [name for name, part in grads.items() if part is not None] == ["dense_0", "dense_1"]
 
 
 def test_frozen_layers_in_front_cost_no_backward_pass() -> None:
@@ -364,43 +371,63 @@ def test_frozen_layers_in_front_cost_no_backward_pass() -> None:
     net = serial(front, serial(front, Tanh), refuse_dx(Dense(2)))
     params, x = net.init(Key(0), (3,)), draw(5, 3)
     y, _, cache = net.forward(params, {}, x, EVAL)
-    assert list(params_vjp(net)(params, cache, y)) == ["dense_1"]
+    grads = params_vjp(net)(params, cache, y)
+    assert grads["dense_0"] is None and grads["serial_0"] is None and grads["dense_1"]["weight"].shape == (4, 2)
 
 
-def test_training_a_network_with_frozen_layers_keeps_their_arrays() -> None:
-    net = serial(frozen(Dense(6)), Tanh, Dense(2))
-    params, x = net.init(Key(0), (3,)), draw(5, 3)
-    y, _, cache = net.forward(params, {}, x, EVAL)
-    updates = tree.map(lambda g: -0.1 * g, params_vjp(net)(params, cache, y))
-    after = {**params, **{name: tree.map(np.add, params[name], part) for name, part in updates.items()}}
-    assert after["dense_0"] is params["dense_0"]
-    assert not np.allclose(net.apply(after, x), y)
+@pytest.mark.parametrize("opt", [sgd(0.1), sgd(0.1, momentum=0.9), adam(0.1), adamw(0.1)], ids=repr)
+def test_training_a_network_with_frozen_layers_keeps_their_arrays(opt: Optimizer) -> None:
+    net = serial(frozen(serial(Dense(6), Tanh)), residual(frozen(Dense(6))), low_rank(Dense(2), 1))
+    params, x = net.init(Key(0), (3,)), draw(20, 3)
+    after = train(params, batches((x, x[:, :2]), size=5), opt, model=net, loss=mse, epochs=2).params
+    changed = {path for path, leaf in tree.items(after) if not same(leaf, tree.get(params, path))}
+    assert changed == {"dense_0/low_rank/weight/a", "dense_0/low_rank/weight/b"}
+    assert changed == {path for path, _ in tree.items(trainable(net, params))}
+
+
+def test_a_network_of_frozen_layers_has_no_gradients() -> None:
+    nets: list[Layer[Any, Any]] = [
+        frozen(Dense(4)),
+        serial(serial(frozen(Dense(4)), Tanh), frozen(Dense(2))),
+        residual(mapped(frozen(Dense(3)))),
+        dag(inputs="x", y=("x", frozen(Dense(4))), output="y"),
+    ]
+    for net in nets:
+        params, x = net.init(Key(0), (7, 3)), draw(5, 7, 3)
+        y, _, cache = net.forward(params, {}, x, EVAL)
+        assert net.vjp(params, cache, y)[0] == params_vjp(net)(params, cache, y) == trainable(net, params) == {}
 
 
 # --- tap -------------------------------------------------------------------------------------------------------------
 
 
 def test_tap_records_what_the_next_layer_sees() -> None:
-    net = serial(tap("hidden", serial(Dense(4), Noisy, Centred)), Dense(2))
-    plain = serial(serial(Dense(4), Noisy, Centred), Dense(2))
+    hidden = serial(tap("inner", Dense(4)), Noisy, Centred)
+    net, plain = serial(tap("hidden", hidden), tap("out", Dense(2))), serial(serial(Dense(4), Noisy, Centred), Dense(2))
     params, x = plain.init(Key(0), (3,)), draw(5, 3)
     assert same(net.init(Key(0), (3,)), params)
-    state = net.init_state((3,))
-    assert state["serial_0"]["hidden"].shape == (0, 4)
     for mode in MODES:
-        y, state, cache = net.forward(params, state, x, mode)
-        hidden = state["serial_0"]["hidden"]
-        np.testing.assert_array_equal(Dense(2).apply(params["dense_0"], hidden), y)
-        assert same(net.vjp(params, cache, y), plain.vjp(params, cache, y))
-    start = {"serial_0": {"centred_0": state["serial_0"]["centred_0"]}}
-    assert same(net.apply(params, x, state), plain.apply(params, x, start))
+        assert same(pass_of(net, params, (3,), x, mode), pass_of(plain, params, (3,), x, mode))
+    _, before, _ = plain.forward(params, plain.init_state((3,)), x, MODES[0])
+    y, after, _ = net.forward(params, before, x, Record())
+    np.testing.assert_array_equal(y, plain.apply(params, x, before))
+    recorded = {path: leaf for path, leaf in tree.items(after) if path.split("/")[-1] in ("inner", "hidden", "out")}
+    first, second = params["serial_0"]["dense_0"], params["dense_0"]
+    assert recorded.keys() == {"serial_0/dense_0/inner", "serial_0/hidden", "dense_0/out"}
+    np.testing.assert_array_equal(recorded["serial_0/dense_0/inner"], Dense(4).apply(first, x))
+    np.testing.assert_array_equal(Dense(2).apply(second, recorded["serial_0/hidden"]), y)
+    assert recorded["dense_0/out"] is y
+
+
+def test_a_tap_records_through_other_wrappers() -> None:
+    net = remat(frozen(WeightNorm(tap("hidden", serial(Dense(4), fan_out(2))))))
+    y, state, _ = net.forward(net.init(Key(0), (3,)), net.init_state((3,)), draw(5, 3), Record())
+    assert same(state, {"hidden": y})
 
 
 def test_a_tap_may_not_take_the_name_of_a_state() -> None:
     with pytest.raises(ValueError, match="'mean'"):
         tap("mean", Centred).init_state((3,))
-    with pytest.raises(ValueError, match="hidden"):
-        tap("hidden", tap("hidden", Tanh)).init_state((3,))
 
 
 # --- tied ------------------------------------------------------------------------------------------------------------
@@ -492,7 +519,7 @@ def test_weight_norm_starts_as_the_layer_and_separates_length_from_direction() -
     norms = np.linalg.norm(weight_norm_expand(own)["weight"], axis=0)
     np.testing.assert_allclose(norms, np.abs(own["weight"]["gain"]), rtol=1e-5)
     grads = pass_of(net, own, (3,), x, EVAL)[2]["weight"]
-    along = (grads["direction"] * own["weight"]["direction"]).sum(0)  # Salimans & Kingma, below eq. 3: dv is normal to v
+    along = (grads["direction"] * own["weight"]["direction"]).sum(0)  # dv is normal to v: Salimans & Kingma, section 2.1
     np.testing.assert_allclose(along, 0, atol=1e-4)
 
 
@@ -532,7 +559,9 @@ def test_low_rank_starts_as_the_layer_and_changes_it_by_that_rank() -> None:
         change = np.float64(merged[name]["weight"]) - trained[name]["weight"]
         assert np.linalg.matrix_rank(change, tol=1e-4) == 2
         assert merged[name]["bias"] is own[name]["bias"]
-    assert list(params_vjp(net)(own, net.forward(own, {}, x, EVAL)[2], net.apply(own, x))) == ["low_rank"]
+    grads = params_vjp(net)(own, net.forward(own, {}, x, EVAL)[2], net.apply(own, x))
+    assert grads["dense_0"] is None and grads["dense_1"] is None
+    assert grads["low_rank"]["dense_1"]["weight"]["b"].shape == (2, 7)
 
 
 def test_weights_that_cannot_be_normalised_or_adapted_are_refused() -> None:

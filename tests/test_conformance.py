@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fnn.layers
-from fnn import combinators, initializers, tree
+import fnn
+from fnn import initializers, tree
 from fnn.combinators import serial
 from fnn.contract import Eval, Layer, Train
 from fnn.layers.activation import Tanh
@@ -60,9 +60,8 @@ def test_repr_is_the_code_that_builds_the_layer(case: Case) -> None:
 
 def modules() -> list[ModuleType]:
     """The modules in which layers are made."""
-    families = [import_module(f"fnn.layers.{module.name}") for module in pkgutil.iter_modules(fnn.layers.__path__)]
-    kinds = [import_module(f"fnn.combinators.{module.name}") for module in pkgutil.iter_modules(combinators.__path__)]
-    return [*families, *kinds]
+    names = [module.name for module in pkgutil.walk_packages(fnn.__path__, "fnn.")]
+    return [import_module(name) for name in names if name.startswith(("fnn.layers", "fnn.combinators"))]
 
 
 def makes_layers(thing: Any, module: ModuleType) -> bool:
@@ -116,7 +115,7 @@ def test_all_sizes_differ(case: Case) -> None:
     for shape in parts(case.layer.out_shape(case.in_shape)):
         assert BATCH not in shape, f"the output {shape} has the size of the batch, {BATCH}"
         if shape and shape[-1] not in kept and sorted(shape) != sizes:
-            assert shape[-1] not in sizes, f"the features of the output, {shape}, are as many as another size of {sizes}"
+            assert shape[-1] not in sizes, f"the features of the output, {shape}, are as many as one of {sizes}"
 
 
 def test_labels_differ() -> None:

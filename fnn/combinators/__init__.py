@@ -5,9 +5,10 @@ from fnn.combinators.core import combinator, located, name_children, named, with
 from fnn.combinators.graph import dag
 from fnn.combinators.parameters import SpectralNorm, WeightNorm, low_rank, reparam, tied
 from fnn.combinators.sequential import repeat, serial
-from fnn.combinators.wrappers import frozen, mapped, remat, tap
+from fnn.combinators.wrappers import Record, frozen, mapped, remat, tap
 
 __all__ = [
+    "Record",
     "SpectralNorm",
     "WeightNorm",
     "combinator",

@@ -31,7 +31,7 @@ from fnn.combinators.core import (
     with_entries,
 )
 from fnn.contract import Layer, Mode, evaluator, no_params, stateless
-from fnn.layers.check import positive
+from fnn.check import positive
 from fnn.types import EMPTY, Array, Params, Shape, ShapeError, State, bind
 
 A = TypeVar("A")

@@ -93,10 +93,12 @@ def combinator(
     """A layer made of named children.
 
     `shapes(in_shape)` gives `(the input shape of every child, the output shape)` and raises `ShapeError` where the
-    children do not fit together. Parameters and state are dicts by child name; children that own none have no entry,
-    and children whose gradients are empty have none in the gradients.
+    children do not fit together. Parameters and state are dicts by child name; children that own none have no entry.
+    Gradients have the entries of the parameters, `None` where a child has no gradients (`frozen`).
     """
     some_frozen = any(child.trainable is not None for _, child in children)
+    if some_frozen:
+        vjp, param_vjp = bind(_some_vjp, vjp), None if param_vjp is None else bind(_some_param_vjp, param_vjp)
     return layer(
         kind,
         bind(_init_children, children, shapes),
@@ -142,8 +144,21 @@ def _out_shape(shapes: Shapes, in_shape: Any) -> Any:
 
 
 def _trainable(children: Mapping[str, AnyLayer], params: Params) -> Params:
-    parts = {name: trainable(children[name], part) for name, part in params.items()}
-    return {name: part for name, part in parts.items() if part}
+    return _some({name: trainable(children[name], part) or None for name, part in params.items()})
+
+
+def _some(parts: Params) -> Params:
+    """The entries if any child has something; otherwise none, so that a network of frozen layers is as one of them."""
+    return parts if any(part is not None for part in parts.values()) else EMPTY
+
+
+def _some_vjp(vjp: Callable[[Params, C, B], tuple[Params, A]], params: Params, cache: C, dy: B) -> tuple[Params, A]:
+    grads, dx = vjp(params, cache, dy)
+    return _some(grads), dx
+
+
+def _some_param_vjp(param_vjp: Callable[[Params, C, B], Params], params: Params, cache: C, dy: B) -> Params:
+    return _some(param_vjp(params, cache, dy))
 
 
 # --- one child -------------------------------------------------------------------------------------------------------
@@ -201,14 +216,14 @@ def infer_child(step: InputBack, params: Params, state: State, x: Any) -> Any:
 
 
 def pull(back: Back, params: Params, grads: dict[str, Any], cache: Any, dy: Any) -> Any:
-    """One child's dx; its gradients, if it has any, become an entry of `grads`."""
+    """One child's dx; its gradients become an entry of `grads` if it has parameters, `None` if they are frozen."""
     name, vjp = back
     try:
         part, dx = vjp(params.get(name, EMPTY), cache, dy)
     except Exception as error:
         raise located(error, name)
-    if part:
-        grads[name] = part
+    if name in params:
+        grads[name] = part or None
     return dx
 
 
@@ -219,8 +234,8 @@ def pull_params(back: ParamBack, params: Params, grads: dict[str, Any], cache: A
         part = vjp(params.get(name, EMPTY), cache, dy)
     except Exception as error:
         raise located(error, name)
-    if part:
-        grads[name] = part
+    if name in params:
+        grads[name] = part or None
 
 
 def pull_input(back: InputBack, params: Params, cache: Any, dy: Any) -> Any:

@@ -42,52 +42,32 @@ Node: TypeAlias = (
 
 Names: TypeAlias = str | tuple[str, ...]
 Two: TypeAlias = tuple[str, str]
-Three: TypeAlias = tuple[str, str, str]
-More: TypeAlias = tuple[str, str, str, str, *tuple[str, ...]]
+More: TypeAlias = tuple[str, str, str, *tuple[str, ...]]
 
 
 class Plan(NamedTuple):
-    """The names of the inputs, of the inputs of every node, of the nodes and of the outputs; what each node sees last."""
+    """What is taken from where."""
 
     inputs: Names
     sources: tuple[Names, ...]
-    names: tuple[str, ...]
+    """The inputs of every node."""
     output: Names
     last: tuple[tuple[str, ...], ...]
+    """The values that no node after this one needs."""
 
 
 @overload
 def dag(*, inputs: str, output: str, **nodes: Node) -> Layer[Data, Array]: ...
 @overload
-def dag(*, inputs: Two, output: str, **nodes: Node) -> Layer[tuple[Data, Data], Array]: ...
-@overload
-def dag(*, inputs: Three, output: str, **nodes: Node) -> Layer[tuple[Data, Data, Data], Array]: ...
-@overload
-def dag(*, inputs: More, output: str, **nodes: Node) -> Layer[tuple[Data, ...], Array]: ...
+def dag(*, inputs: tuple[str, ...], output: str, **nodes: Node) -> Layer[tuple[Data, ...], Array]: ...
 @overload
 def dag(*, inputs: str, output: Two, **nodes: Node) -> Layer[Data, tuple[Array, Array]]: ...
 @overload
-def dag(*, inputs: Two, output: Two, **nodes: Node) -> Layer[tuple[Data, Data], tuple[Array, Array]]: ...
-@overload
-def dag(*, inputs: Three, output: Two, **nodes: Node) -> Layer[tuple[Data, Data, Data], tuple[Array, Array]]: ...
-@overload
-def dag(*, inputs: More, output: Two, **nodes: Node) -> Layer[tuple[Data, ...], tuple[Array, Array]]: ...
-@overload
-def dag(*, inputs: str, output: Three, **nodes: Node) -> Layer[Data, tuple[Array, Array, Array]]: ...
-@overload
-def dag(*, inputs: Two, output: Three, **nodes: Node) -> Layer[tuple[Data, Data], tuple[Array, Array, Array]]: ...
-@overload
-def dag(*, inputs: Three, output: Three, **nodes: Node) -> Layer[tuple[Data, Data, Data], tuple[Array, Array, Array]]: ...
-@overload
-def dag(*, inputs: More, output: Three, **nodes: Node) -> Layer[tuple[Data, ...], tuple[Array, Array, Array]]: ...
+def dag(*, inputs: tuple[str, ...], output: Two, **nodes: Node) -> Layer[tuple[Data, ...], tuple[Array, Array]]: ...
 @overload
 def dag(*, inputs: str, output: More, **nodes: Node) -> Layer[Data, tuple[Array, ...]]: ...
 @overload
-def dag(*, inputs: Two, output: More, **nodes: Node) -> Layer[tuple[Data, Data], tuple[Array, ...]]: ...
-@overload
-def dag(*, inputs: Three, output: More, **nodes: Node) -> Layer[tuple[Data, Data, Data], tuple[Array, ...]]: ...
-@overload
-def dag(*, inputs: More, output: More, **nodes: Node) -> Layer[tuple[Data, ...], tuple[Array, ...]]: ...
+def dag(*, inputs: tuple[str, ...], output: More, **nodes: Node) -> Layer[tuple[Data, ...], tuple[Array, ...]]: ...
 def dag(*, inputs: Names, output: Names, **nodes: Any) -> AnyLayer:
     """A network written as named values, in order: `name=(where its input comes from, layer)`.
 
@@ -178,7 +158,7 @@ def _plan(inputs: Names, sources: Mapping[str, Names], output: Names) -> Plan:
     for name in _tuple(output):
         last.pop(name, None)
     dying = tuple(tuple(used for used, user in last.items() if user == name) for name in sources)
-    return Plan(inputs, tuple(sources.values()), tuple(sources), output, dying)
+    return Plan(inputs, tuple(sources.values()), output, dying)
 
 
 # --- values by name --------------------------------------------------------------------------------------------------
@@ -228,7 +208,9 @@ def _dag_forward(
     return _pick(values, plan.output), with_entries(state, changed), tuple(caches)
 
 
-def _dag_vjp(plan: Plan, backs: tuple[Back, ...], params: Params, caches: tuple[Any, ...], dy: Any) -> tuple[Params, Any]:
+def _dag_vjp(
+    plan: Plan, backs: tuple[Back, ...], params: Params, caches: tuple[Any, ...], dy: Any
+) -> tuple[Params, Any]:
     grads: dict[str, Any] = {}
     sums: dict[str, Any] = {}
     _add(sums, plan.output, dy)

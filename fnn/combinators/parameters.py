@@ -15,10 +15,9 @@ import numpy as np
 
 from fnn import tree
 from fnn.combinators.core import AnyLayer, Forward, check_layer
-from fnn.combinators.wrappers import without
 from fnn.contract import EVAL, Layer, Mode, Train, evaluator, inputs_vjp, params_vjp, trainable
 from fnn.initializers import lecun_normal
-from fnn.layers.check import positive
+from fnn.check import positive
 from fnn.random import Key
 from fnn.types import EMPTY, Array, Params, ShapeError, State, bind, ones
 
@@ -146,6 +145,11 @@ def _reparam_infer(entry: str, expand: Expand, infer: Any, own: Params, state: S
     return infer(expand(own, state.get(entry, EMPTY), EVAL)[0], without(state, entry), x)
 
 
+def without(whole: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The entries but that one; the same object if there is none."""
+    return {key: value for key, value in whole.items() if key != name} if name in whole else whole
+
+
 def _refuse_frozen(who: str, layer: AnyLayer) -> None:
     if layer.trainable is not None:
         raise ValueError(f"{who}: {layer!r} has frozen parameters; freeze outside instead: frozen({who}(...))")
@@ -245,13 +249,15 @@ def _tied_out_shape(ties: tuple[Tie, ...], layer: AnyLayer, in_shape: Any) -> An
 
 
 def _tied_trainable(ties: tuple[Tie, ...], layer: AnyLayer, own: Params) -> Params:
-    return _restrict(own, trainable(layer, tied_expand(ties, own)))
+    part: Params = _restrict(own, trainable(layer, tied_expand(ties, own)))
+    return part
 
 
-def _restrict(whole: Params, part: Params) -> Params:
-    """What stands in both, from `whole`."""
-    both = {k: _restrict(whole[k], v) if isinstance(v, Mapping) else whole[k] for k, v in part.items() if k in whole}
-    return {k: v for k, v in both.items() if not isinstance(v, Mapping) or v}
+def _restrict(whole: Any, part: Any) -> Any:
+    """`whole` with `None` where `part` has it; entries that only `part` has are not there."""
+    if part is None or not isinstance(whole, Mapping):
+        return None if part is None else whole
+    return {name: _restrict(below, part[name]) for name, below in whole.items() if name in part}
 
 
 def _check_ties(ties: tuple[Tie, ...]) -> None:
@@ -274,13 +280,13 @@ def _put(whole: Params, names: list[str], value: Any) -> Params:
     return {**whole, name: _put(whole.get(name, EMPTY), rest, value) if rest else value}
 
 
-def _take(whole: Params, names: list[str]) -> tuple[Params, Any]:
-    """`whole` without what stands at the path (nor the nodes this leaves empty), and that; `None` if there is nothing."""
+def _take(whole: Any, names: list[str]) -> tuple[Any, Any]:
+    """`whole` without what stands at the path (nor nodes this leaves empty), and that: `None` if there is nothing."""
     name, *rest = names
-    if name not in whole:
+    if whole is None or name not in whole:
         return whole, None
-    below, value = _take(whole[name], rest) if rest else (EMPTY, whole[name])
-    return {k: below if k == name else v for k, v in whole.items() if k != name or below}, value
+    below, value = _take(whole[name], rest) if rest else ({}, whole[name])
+    return {k: below if k == name else v for k, v in whole.items() if k != name or below != {}}, value
 
 
 def _add(whole: Params, names: list[str], value: Any) -> Params:
@@ -509,9 +515,9 @@ def _spectral_vector(path: str, weight: Array) -> Array:
 def low_rank(layer: Layer[A, B], rank: int, scale: float = 1.0) -> Layer[A, B]:
     """The layer frozen, plus a trainable change of low rank: `W = M + scale * a b`. Hu et al. 2021, section 4.1.
 
-    Every parameter M with two axes or more, as a matrix (in, out), gets `a` (in, r) and `b` (r, out) with r the smallest
-    of rank, in and out, under `low_rank/...`; `b` starts as zeros, so the layer starts unchanged. The layer's own
-    parameters keep their paths, so trained ones are put in with `{**params, **trained}`, and have no gradients.
+    Every parameter M with two axes or more, as a matrix (in, out), gets `a` (in, r) and `b` (r, out) with r the
+    smallest of rank, in and out, under `low_rank/...`; `b` starts as zeros, so the layer starts unchanged. The layer's
+    own parameters keep their paths, so trained ones are put in with `{**params, **trained}`, and have no gradients.
     `low_rank_expand(scale, params)` gives the parameters for the plain layer when training is done.
     """
     check_layer("low_rank", layer)
@@ -549,8 +555,8 @@ def _adapted(scale: float, base: Any, adapter: Params) -> Any:
 
 
 def low_rank_contract(scale: float, own: Params, grads: Params) -> Params:
-    """`da = scale * dW b'` and `db = scale * a' dW`; nothing for the layer's own parameters."""
-    return {"low_rank": _adapter_grads(scale, own["low_rank"], grads)}
+    """`da = scale * dW b'` and `db = scale * a' dW`; `None` for the layer's own parameters."""
+    return {**dict.fromkeys(own), "low_rank": _adapter_grads(scale, own["low_rank"], grads)}
 
 
 def _adapter_grads(scale: float, adapter: Params, grads: Any) -> Params:
@@ -575,4 +581,4 @@ def _adapter(rank: int, key: Key, path: str, weight: Array) -> Params:
 
 
 def _low_rank_trainable(own: Params) -> Params:
-    return {"low_rank": own["low_rank"]}
+    return {**dict.fromkeys(own), "low_rank": own["low_rank"]}

@@ -22,7 +22,7 @@ from fnn.combinators.core import (
     with_entries,
 )
 from fnn.contract import Layer, Mode, Train, evaluator
-from fnn.layers.check import positive
+from fnn.check import positive
 from fnn.types import EMPTY, Params, State, bind
 
 A = TypeVar("A")
@@ -108,17 +108,14 @@ def _chain(kind: str, children: Children, config: Mapping[str, Any], build: Call
     vjps, param_vjps, input_vjps = backs_of(children)
     backs = vjps[::-1]
     firsts = tuple((name, vjp, child.trainable) for (name, vjp), (_, child) in zip(param_vjps, children))
-    vjp, param_vjp = bind(_serial_vjp, backs), bind(_serial_param_vjp, backs, firsts)
-    if any(child.trainable for _, child in children):
-        vjp, param_vjp = bind(_partial_vjp, vjp), bind(_partial_param_vjp, param_vjp)
     return combinator(
         kind,
         children,
         bind(_serial_shapes, children),
         bind(_serial_forward, tuple(step_of(name, child) for name, child in children)),
-        vjp,
+        bind(_serial_vjp, backs),
         infer=bind(_serial_infer, tuple((name, evaluator(child)) for name, child in children)),
-        param_vjp=param_vjp,
+        param_vjp=bind(_serial_param_vjp, backs, firsts),
         input_vjp=bind(_serial_input_vjp, input_vjps[::-1]),
         config=config,
         build=build,
@@ -190,22 +187,6 @@ def _serial_input_vjp(backs: tuple[InputBack, ...], params: Params, cache: tuple
     for back, child_cache in zip(backs, reversed(cache)):
         dy = pull_input(back, params, child_cache, dy)
     return dy
-
-
-def _partial_vjp(
-    vjp: Callable[[Params, Any, Any], tuple[Params, Any]], params: Params, cache: Any, dy: Any
-) -> tuple[Params, Any]:
-    grads, dx = vjp(params, cache, dy)
-    return _present(grads), dx
-
-
-def _partial_param_vjp(vjp: Callable[[Params, Any, Any], Params], params: Params, cache: Any, dy: Any) -> Params:
-    return _present(vjp(params, cache, dy))
-
-
-def _present(grads: Params) -> Params:
-    """Without the entries of frozen children."""
-    return {name: part for name, part in grads.items() if part is not None}
 
 
 def _serial_infer(steps: tuple[InputBack, ...], params: Params, state: State, x: Any) -> Any:

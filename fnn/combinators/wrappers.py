@@ -30,7 +30,7 @@ from fnn.combinators.core import (
     step_of,
     with_entries,
 )
-from fnn.contract import Layer, Mode, evaluator, inputs_vjp, params_vjp
+from fnn.contract import Eval, Layer, Mode, evaluator, inputs_vjp, params_vjp
 from fnn.types import EMPTY, Params, ShapeError, State, bind
 
 A = TypeVar("A")
@@ -46,7 +46,7 @@ def remat(layer: Layer[A, B]) -> Layer[A, B]:
     """The same layer keeping only its input for the backward pass, which runs the forward pass again.
 
     `serial(remat(block), ..., remat(block))` keeps one input a block, and the caches of one block at a time. The second
-    run has the key and the state of the first: the results are those of `layer`, bit for bit. Chen et al. 2016, section 4.
+    run has the key and the state of the first: the results are those of `layer`, bit for bit. Chen et al. 2016, sec. 4.
     """
     check_layer("remat", layer)
     forward = layer.forward
@@ -79,11 +79,11 @@ def _remat_vjp(forward: Forward, vjp: Any, params: Params, cache: tuple[State, A
 def frozen(layer: Layer[A, B]) -> Layer[A, B]:
     """The same layer without gradients of its parameters, and without the work for them; `dx` is as before.
 
-    The layer owns its parameters as ever (they are initialised, saved and loaded with the others, under the same
-    paths), but gradients have no entry for them: no update, so training leaves those very arrays in place. An optimizer
-    never needs to see them, `fnn.contract.trainable(net, params)` being the rest. Layers below still get their
-    gradients; in front of a network frozen layers cost no backward pass at all. Running statistics are not parameters:
-    in training they still move.
+    The layer owns its parameters as ever: they are initialised, saved and loaded with the others, under the same paths.
+    But its gradients are `{}`, and in those of the network `None` stands in their place: no update, so training leaves
+    those very arrays where they are. `fnn.contract.trainable(net, params)` has `None` in the same places: an optimizer
+    that is shown these keeps no moments for the frozen ones. Layers below still get their gradients; in front of a
+    network frozen layers cost no backward pass at all. Running statistics are not parameters: in training they move.
     """
     check_layer("frozen", layer)
     pull_dx = inputs_vjp(layer)
@@ -113,20 +113,24 @@ def _nothing(params: Params) -> Params:
 # --- tap: an intermediate output as a result -------------------------------------------------------------------------
 
 
+class Record(Eval):
+    """An evaluation pass in which every `tap` puts its output into the state that `forward` returns."""
+
+    __slots__ = ()
+
+
 def tap(name: str, layer: Layer[A, B]) -> Layer[A, B]:
-    """The same layer recording its output in the state that `forward` returns, under `name`, beside its own entries.
+    """The same layer, whose output is an entry `name` of its state after a `Record` pass.
 
     >>> from fnn.combinators import serial
-    >>> from fnn.contract import EVAL
     >>> from fnn.layers.dense import Dense
     >>> from fnn.random import Key
     >>> net = serial(tap("hidden", Dense(5)), Dense(2))
-    >>> y, state, _ = net.forward(net.init(Key(0), (3,)), net.init_state((3,)), np.ones((7, 3), np.float32), EVAL)
+    >>> y, state, _ = net.forward(net.init(Key(0), (3,)), {}, np.ones((7, 3), np.float32), Record())
     >>> state["dense_0"]["hidden"].shape
     (7, 5)
 
-    At the start the record holds no examples: shape `(0, 5)`. `apply` returns no state and records nothing. Each pass
-    replaces the record of the one before. Raises `ValueError` where the layer has a state of that name.
+    In all other passes it is the layer itself. Raises `ValueError` if the layer has a state of that name.
     """
     check_name("tap", name)
     check_layer("tap", layer)
@@ -134,7 +138,7 @@ def tap(name: str, layer: Layer[A, B]) -> Layer[A, B]:
         layer,
         forward=bind(_tap_forward, name, layer.forward),
         init_state=bind(_tap_state, name, layer),
-        infer=bind(_tap_infer, name, evaluator(layer)),
+        infer=evaluator(layer),
         config={"name": name, "layer": attrs.evolve(layer, name=None)},
         build=tap,
     )
@@ -143,32 +147,15 @@ def tap(name: str, layer: Layer[A, B]) -> Layer[A, B]:
 def _tap_forward(
     name: str, forward: Forward, params: Params, state: State, x: Any, mode: Mode
 ) -> tuple[Any, State, Any]:
-    y, after, cache = forward(params, without(state, name), x, mode)
-    return y, {**after, name: y}, cache
-
-
-def _tap_infer(name: str, infer: Any, params: Params, state: State, x: Any) -> Any:
-    return infer(params, without(state, name), x)
+    y, after, cache = forward(params, state, x, mode)
+    return y, {**after, name: y} if isinstance(mode, Record) else after, cache
 
 
 def _tap_state(name: str, layer: AnyLayer, in_shape: Any) -> State:
     state = layer.init_state(in_shape)
     if name in state:
         raise ValueError(f"tap: {layer!r} has a state named {name!r} already; choose another name")
-    return {**state, name: _no_examples(layer.out_shape(in_shape))}
-
-
-def _no_examples(shape: Any) -> Any:
-    if shape and isinstance(shape[0], tuple):
-        return tuple(_no_examples(part) for part in shape)
-    record = np.zeros((0, *shape), np.float32)
-    record.setflags(write=False)
-    return record
-
-
-def without(state: State, name: str) -> State:
-    """The entries but that one; the same object if there is none."""
-    return {key: value for key, value in state.items() if key != name} if name in state else state
+    return state
 
 
 # --- mapped: y[:, t] = f(x[:, t]) ------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 
 from fnn.contract import Layer, stateless
 from fnn.initializers import Initializer, glorot_uniform, zeros
-from fnn.layers.check import feature_shape, input_error, positive
+from fnn.check import feature_shape, input_error, positive
 from fnn.random import Key
 from fnn.types import Array, Params, Shape, bind, ones
 
