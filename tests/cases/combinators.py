@@ -28,7 +28,10 @@ from fnn.combinators import (
 from fnn.contract import Layer, Mode, Train, layer, no_params
 from fnn.layers.activation import Sigmoid, Tanh
 from fnn.layers.dense import Dense
-from fnn.types import EMPTY, Array, Params, Shape, ShapeError, State
+from fnn.layers.dropout import Dropout
+from fnn.layers.embedding import Embedding
+from fnn.layers.norm import BatchNorm
+from fnn.types import EMPTY, Array, Ints, Params, Shape, ShapeError, State
 from tests.case import Case
 
 # --- a layer that draws: y = m x with m uniform in [0, 2) in training, m = 1 in evaluation ---------------------------
@@ -85,6 +88,16 @@ def positive_contract(own: Params, grads: Params) -> Params:
 
 
 mlp = serial(Dense(6), Tanh, Dense(2))
+normed = residual(serial(Dense(6), BatchNorm(), Dropout(0.25), Dense(3)))
+
+
+def tokens(generator: np.random.Generator, shape: Shape) -> Ints:
+    return generator.integers(11, size=shape)
+
+
+def tokens_and_numbers(generator: np.random.Generator, shapes: tuple[Shape, Shape]) -> tuple[Ints, Array]:
+    return tokens(generator, shapes[0]), generator.standard_normal(shapes[1])
+
 
 CASES: list[Case] = [
     Case(parallel(Dense(4)), ((3,),), wrong=((3,), ((3,), (3,)), ((6,),))),
@@ -153,5 +166,12 @@ CASES: list[Case] = [
         ),
         ((3,), (7,)),
         wrong=((3,), ((3,),), ((3,), (8,))),
+    ),
+    Case(serial(remat(normed), frozen(normed), repeat(low_rank(normed, 2), 2)), (3,), couples_batch="train"),
+    Case(tied(serial(Embedding(11, 4), Dense(11)), transposed={"dense_0/weight": "embedding_0/weight"}), (7,), tokens),
+    Case(
+        dag(inputs=("ids", "x"), e=("ids", Embedding(11, 4)), h=("x", Dense(4)), y=(("e", "h"), fan_in_mul), output="y"),
+        ((7,), (7, 3)),
+        tokens_and_numbers,
     ),
 ]
