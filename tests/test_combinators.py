@@ -519,7 +519,7 @@ def test_weight_norm_starts_as_the_layer_and_separates_length_from_direction() -
     norms = np.linalg.norm(weight_norm_expand(own)["weight"], axis=0)
     np.testing.assert_allclose(norms, np.abs(own["weight"]["gain"]), rtol=1e-5)
     grads = pass_of(net, own, (3,), x, EVAL)[2]["weight"]
-    along = (grads["direction"] * own["weight"]["direction"]).sum(0)  # dv is normal to v: Salimans & Kingma, section 2.1
+    along = (grads["direction"] * own["weight"]["direction"]).sum(0)  # dv is normal to v: section 2.1 of the paper
     np.testing.assert_allclose(along, 0, atol=1e-4)
 
 

@@ -170,7 +170,13 @@ CASES: list[Case] = [
     Case(serial(remat(normed), frozen(normed), repeat(low_rank(normed, 2), 2)), (3,), couples_batch="train"),
     Case(tied(serial(Embedding(11, 4), Dense(11)), transposed={"dense_0/weight": "embedding_0/weight"}), (7,), tokens),
     Case(
-        dag(inputs=("ids", "x"), e=("ids", Embedding(11, 4)), h=("x", Dense(4)), y=(("e", "h"), fan_in_mul), output="y"),
+        dag(
+            inputs=("ids", "x"),
+            e=("ids", Embedding(11, 4)),
+            h=("x", Dense(4)),
+            y=(("e", "h"), fan_in_mul),
+            output="y",
+        ),
         ((7,), (7, 3)),
         tokens_and_numbers,
     ),
