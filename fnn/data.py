@@ -98,8 +98,9 @@ def _taken(a: NDArray[Any], rows: Ints, shuffled: bool) -> NDArray[Any]:
 def batches(arrays: D, size: int, *, shuffle: bool = True, drop_last: bool = False) -> Batches[D]:
     """The batches of `size` examples of any tree of arrays with a common first axis, such as `(x, y)`.
 
-    Every epoch is shuffled anew, and its last batch may be shorter (`drop_last=True` leaves it out). Raises `ValueError`
-    for no arrays, no examples, arrays of different lengths, numbers that are not finite, and arrays of objects.
+    Every epoch is shuffled anew, and its last batch may be shorter (`drop_last=True` leaves it out).
+    Raises `ValueError` for no arrays, no examples, arrays of different lengths and numbers that are not finite, and
+    `TypeError` for lists and for arrays of anything but numbers.
     """
     size = positive("batches", "size", size)
     examples = count(arrays, "batches")

@@ -167,6 +167,8 @@ def _some_param_vjp(param_vjp: Callable[[Params, C, B], Params], params: Params,
 def located(error: Exception, name: str) -> Exception:
     """The error with a note that says where it happened: `in serial_0/dense_1`, one path however deep."""
     notes: list[str] = getattr(error, "__notes__", [])
+    if isinstance(error, KeyError) and not notes:
+        error.add_note("no such entry in the parameters (or the state): pass those that the network's own init made")
     if notes and notes[-1].startswith("in "):
         notes[-1] = f"in {name}/{notes[-1][3:]}"
     else:
