@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
@@ -508,37 +509,49 @@ def shape_error_law(s: LayerSubject) -> float:
     """Where a size or the rank of the input is wrong, `ShapeError` names the layer; no number is made up.
 
     Tried are the neighbours of the input shape (one size changed, an axis more or less). For each of them forward gives
-    what `out_shape` promises or raises `ShapeError`, as it must if `out_shape` does.
+    what `out_shape` promises or raises `ShapeError`, as it must if `out_shape` does; and where `out_shape` promises
+    something, parameters made for this shape keep the promise.
     """
-    params, state, _ = s.point()
     for shape in _neighbours(s.in_shape):
         try:
             x = s.input(shape)
         except Exception:  # the caller's `inputs` cannot be drawn in this shape
             continue
         if _shape(x) == _full(shape, s.batch):
-            _check_neighbour(s, shape, params, state, x)
+            _check_neighbour(s, shape, x)
     return 0.0
 
 
-def _check_neighbour(s: LayerSubject, shape: Any, params: Params, state: State, x: Any) -> None:
-    promised = _outcome(s, f"out_shape({shape})", s.layer.out_shape, shape)
-    promised = None if promised is None else _full(promised, s.batch)
-    passes = {
-        "forward in Train mode": (_first, s.layer.forward, params, state, x, s.modes[0]),
-        "forward in Eval mode": (_first, s.layer.forward, params, state, x, s.modes[1]),
-        "infer": (evaluator(s.layer), params, state, x),
-    }
-    for name, (f, *arguments) in passes.items():
-        y = _outcome(s, f"{name} of {_shape(x)}", f, *arguments)
+def check_refusal(s: LayerSubject, shape: Any) -> None:
+    """That an input of this shape is refused: by `forward`, and by `out_shape` unless other parameters would fit it."""
+    x = s.input(shape)
+    for name, y in _passes(s, x):
+        _require(y is None, f"{name} accepts {_shape(x)}")
+    _check_neighbour(s, shape, x)
+
+
+def _check_neighbour(s: LayerSubject, shape: Any, x: Any) -> None:
+    out_shape = _outcome(s, f"out_shape({shape})", s.layer.out_shape, shape)
+    promised = None if out_shape is None else _full(out_shape, s.batch)
+    for name, y in _passes(s, x):
         if y is not None:
-            given = _shape(y)
             _require(promised is not None, f"{name} accepts {_shape(x)}, which out_shape refuses")
-            _require(given == promised, f"{name} makes {given} of {_shape(x)}, out_shape promises {promised}")
+            _require(_shape(y) == promised, f"{name} makes {_shape(y)} of {_shape(x)}, out_shape promises {promised}")
+    if promised is not None:
+        for name, y in _passes(attrs.evolve(s, in_shape=shape), x):
+            given = "raises ShapeError" if y is None else f"gives {_shape(y)}"
+            right = y is not None and _shape(y) == promised
+            _require(right, f"out_shape promises {promised} for {shape}, {name} of a layer made for it {given}")
 
 
-def _first(f: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
-    return f(*arguments)[0]
+def _passes(s: LayerSubject, x: Any) -> Iterator[tuple[str, Any]]:
+    """What forward and infer make of x with the parameters for `s.in_shape`; None where they raise `ShapeError`."""
+    params, state, _ = s.point()
+    for mode in s.modes:
+        name = f"forward in {_mode(mode)} mode"
+        pass_ = _outcome(s, f"{name} of {_shape(x)}", s.layer.forward, params, state, x, mode)
+        yield name, None if pass_ is None else pass_[0]
+    yield "infer", _outcome(s, f"infer of {_shape(x)}", evaluator(s.layer), params, state, x)
 
 
 def _outcome(s: LayerSubject, what: str, f: Callable[..., Any], *arguments: Any) -> Any:
