@@ -17,6 +17,7 @@ from fnn.contract import EVAL, Layer, Mode, Train, layer
 from fnn.initializers import Initializer, glorot_uniform, zeros
 from fnn.layers.check import fraction, input_error, positive
 from fnn.layers.dense import dense_forward, dense_input_vjp, dense_param_vjp
+from fnn.layers.position import rotate, rotate_vjp
 from fnn.random import Key
 from fnn.types import EMPTY, Array, Params, Shape, ShapeError, State, bind, ones
 
@@ -294,6 +295,8 @@ def _run(spec: _Attention, params: Params, inputs: _Inputs, mode: Mode, keep: bo
     sources = _sources(inputs)
     products = tuple(dense_forward(_joined(spec, params, names), a)[0] for a, names in sources)
     q, k, v = _cut(spec, params, sources, products)
+    if spec.rotary:
+        q[...], k[...] = rotate(q), rotate(k)
     dropout, key = (spec.dropout, mode.key) if isinstance(mode, Train) else (0.0, None)
     y, attended = _attend(q, k, v, inputs.mask, spec.causal, dropout, key, keep)
     return dense_forward(params["output"], _merged(y))[0], _Cache(inputs, attended)
@@ -310,6 +313,8 @@ def _pull(spec: _Attention, params: Params, cache: _Cache, dy: Array) -> tuple[t
     dq, dk, dv = _cut(spec, params, sources, dproducts)
     dheads = dense_input_vjp(params["output"], _merged(attended.y), dy)
     dmask = attend_vjp(attended, _split(dheads, spec.heads), (dq, dk, dv))[-1]
+    if spec.rotary:
+        dq[...], dk[...] = rotate_vjp(dq), rotate_vjp(dk)
     return dproducts, dmask
 
 
@@ -462,13 +467,14 @@ def _several(who: str, names: tuple[str, ...], x: Any) -> tuple[Any, ...]:
 
 def _check_arrays(spec: _Attention, params: Params, inputs: _Inputs) -> None:
     x, memory, mask = inputs
-    for name, a, weight in (("x", x, "query"), ("memory", x if memory is None else memory, "key")):
-        features = params[weight]["weight"].shape[0]
-        if getattr(a, "ndim", 0) != 3 or a.shape[2] != features or not a.shape[1] or a.dtype != params[weight]["weight"].dtype:
-            which = spec.who if len(inputs) == 1 else f"{spec.who}, {name}"
-            raise input_error(which, f"(batch, time, {features})", a, params[weight]["weight"])
-    if memory is None:
-        memory = x
+    memory = x if memory is None else memory
+    for who, a, weight in (
+        (spec.who, x, params["query"]["weight"]),
+        (f"{spec.who}, memory", memory, params["key"]["weight"]),
+    ):
+        features = weight.shape[0]
+        if getattr(a, "ndim", 0) != 3 or a.shape[2] != features or not a.shape[1] or a.dtype != weight.dtype:
+            raise input_error(who, f"(batch, time, {features})", a, weight)
     if len(memory) != len(x):
         raise ShapeError(f"{spec.who}: expected equal batches, got x {x.shape} and memory {memory.shape}")
     if mask is not None:
@@ -484,6 +490,10 @@ def _out_shape(unpack: Callable[[str, Any], _Inputs], spec: _Attention, in_shape
         raise ShapeError(
             f"{spec.who}: expected input (time, features), the features divisible by {spec.heads} heads, got {x}; "
             f"or give the width of all heads together: features={spec.heads * max(1, x[1] // spec.heads)}"
+        )
+    if spec.rotary and (spec.features or x[1]) // spec.heads % 2:
+        raise ShapeError(
+            f"{spec.who}: rotary positions need heads of an even width, got {x[1]} features for {spec.heads} heads"
         )
     keys = (memory or x)[0]
     if mask is not None and mask not in ((keys,), (x[0], keys)):
@@ -501,6 +511,7 @@ def MultiHeadAttention(
     features: int | None = None,
     key_value_heads: int | None = None,
     causal: bool = False,
+    rotary: bool = False,
     dropout: float = 0.0,
     weight_init: Initializer = glorot_uniform(),
     bias_init: Initializer | None = zeros,
@@ -514,13 +525,15 @@ def MultiHeadAttention(
     - `key_value_heads`: so many heads of keys and values, each shared by `heads / key_value_heads` consecutive heads
       (grouped queries, Ainslie et al. 2023; with 1, Shazeer 2019). By default as many as heads.
     - `causal`: step t reads the steps 0 to t only.
+    - `rotary`: queries and keys are turned by angles that grow with their positions, so that products see distances
+      (Su et al. 2021; see `rotate`). The heads must have an even width.
     - `dropout`: the share of the attention weights that a training pass leaves out (1 / (1 - dropout) scales the rest).
     - `bias_init=None` leaves all biases out.
 
     Parameters: `query`, `key`, `value` and `output`, each with `weight` (in, out) and `bias`, as of `Dense` layers.
     Memory grows linearly with the length: long sequences are worked through in blocks, twice.
     """
-    config = {"heads": heads, "features": features, "key_value_heads": key_value_heads, "causal": causal}
+    config = {"heads": heads, "features": features, "key_value_heads": key_value_heads, "causal": causal, "rotary": rotary}
     return _attention(MultiHeadAttention, _self, _self_back, config, dropout, weight_init, bias_init)
 
 
@@ -530,6 +543,7 @@ def MaskedAttention(
     features: int | None = None,
     key_value_heads: int | None = None,
     causal: bool = False,
+    rotary: bool = False,
     dropout: float = 0.0,
     weight_init: Initializer = glorot_uniform(),
     bias_init: Initializer | None = zeros,
@@ -540,7 +554,7 @@ def MaskedAttention(
     (third axis): True where it may, or numbers that are added to the logits. A step that may read nothing gets the bias of
     the output. The derivative with respect to a boolean mask is 0.
     """
-    config = {"heads": heads, "features": features, "key_value_heads": key_value_heads, "causal": causal}
+    config = {"heads": heads, "features": features, "key_value_heads": key_value_heads, "causal": causal, "rotary": rotary}
     return _attention(MaskedAttention, _masked, _masked_back, config, dropout, weight_init, bias_init)
 
 
@@ -593,10 +607,11 @@ def _attention(
         raise ValueError(f"{kind}: expected key_value_heads to divide the {heads} heads, got {groups}")
     if features is not None and positive(kind, "features", features) % heads:
         raise ValueError(f"{kind}: expected features divisible by {heads} heads, got {features}")
-    spec = _Attention(
-        f"{kind}({heads})", heads, groups or heads, features, config.get("causal", False), False,
-        fraction(kind, "dropout", dropout),
-    )
+    causal, rotary = config.get("causal", False), config.get("rotary", False)
+    if rotary and features is not None and features // heads % 2:
+        raise ValueError(f"{kind}: rotary positions need heads of an even width, got {features} features for {heads}")
+    dropout = fraction(kind, "dropout", dropout)
+    spec = _Attention(f"{kind}({heads})", heads, groups or heads, features, causal, rotary, dropout)
     return layer(
         kind,
         bind(_init, unpack, spec, weight_init, bias_init),

@@ -16,8 +16,10 @@ def with_flags(generator: Generator, shape: Any) -> Any:
 
 
 CASES: list[Case] = [
-    Case(MultiHeadAttention(2), (7, 6), wrong=((), (6,), (7, 4), (7, 3), (2, 7, 6), ((7, 6), (7, 6)))),
+    Case(MultiHeadAttention(2), (7, 6), wrong=((), (6,), (7, 4), (7, 3), (2, 7, 6))),
     Case(MultiHeadAttention(2, causal=True), (7, 6)),
+    Case(MultiHeadAttention(2, rotary=True), (7, 8), wrong=((7, 6),)),
+    Case(MultiHeadAttention(4, features=24, key_value_heads=2, rotary=True, causal=True, dropout=0.1), (7, 3)),
     Case(MultiHeadAttention(3, features=12, bias_init=None), (7, 8), wrong=((7, 12),)),
     Case(MultiHeadAttention(4, features=12, key_value_heads=2, causal=True, bias_init=normal(0.5)), (7, 2)),
     Case(MultiHeadAttention(4, key_value_heads=1, dropout=0.3), (7, 8)),
@@ -29,6 +31,7 @@ CASES: list[Case] = [
         ((7, 6), (7,)),
         wrong=((7, 6), ((7, 6),), ((7, 6), (6,)), ((7, 6), (7, 6)), ((7, 3), (7,)), ((7,), (7,)), ((7, 6), (2, 7, 7))),
     ),
+    Case(MaskedAttention(2, rotary=True, causal=True, key_value_heads=1), ((7, 8), (7,)), inputs=with_flags),
     Case(MaskedAttention(2), ((7, 6), (7,)), inputs=with_flags, label="MaskedAttention(2), padding"),
     Case(
         CrossAttention(2),
