@@ -108,7 +108,7 @@ def test_all_sizes_differ(case: Case) -> None:
     for shape in parts(case.layer.out_shape(case.in_shape)):
         assert BATCH not in shape, f"the output {shape} has the size of the batch, {BATCH}"
         if shape and shape[-1] not in kept and sorted(shape) != sizes:
-            assert shape[-1] not in sizes, f"the features of the output, {shape}, are as many as another size of {sizes}"
+            assert shape[-1] not in sizes, f"the features of the output, {shape}, are as many as one of {sizes}"
 
 
 def test_labels_differ() -> None:
