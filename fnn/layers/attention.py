@@ -17,6 +17,7 @@ from fnn.contract import EVAL, Layer, Mode, Train, layer
 from fnn.initializers import Initializer, glorot_uniform, zeros
 from fnn.layers.check import fraction, input_error, positive
 from fnn.layers.dense import dense_forward, dense_input_vjp, dense_param_vjp
+from fnn.layers.dropout import LEVELS, draw_mask
 from fnn.layers.position import rotate, rotate_vjp
 from fnn.random import Key
 from fnn.types import EMPTY, Array, Params, Shape, ShapeError, State, bind, ones
@@ -81,15 +82,15 @@ class Attended(NamedTuple):
     y: Array
     mask: Mask | None
     causal: bool
-    dropout: float
+    kept: int
+    """Out of LEVELS, how many weights dropout keeps; drawn again from `key`."""
+    key: Key | None
     top: Array
     """The largest logit of every query: (batch, groups, heads of the group, queries)."""
     scale: Array
-    """r, the inverse of the sum of its exponentials (and of 1 - dropout)."""
+    """r, the inverse of the sum of its exponentials (and of the share that dropout keeps)."""
     exponentials: tuple[Array, ...]
     """e of every block; empty where they would take more room than q, k, v and y, and are computed again."""
-    kept: tuple[NDArray[np.bool_], ...]
-    """The weights that dropout kept, of every block."""
 
 
 def attend(
@@ -107,30 +108,29 @@ def attend(
     q is (batch, heads, queries, width), k (batch, groups, keys, width), v (batch, groups, keys, any width), y is
     (batch, heads, queries, width of v). Where there are fewer groups than heads, consecutive heads share one (Ainslie
     et al. 2023). The usual factor 1 / sqrt(width) is not applied; it belongs into q (or the weights that made it).
-    `causal`: query t sees the keys 0 to t. A query that sees no key at all gets zeros. `dropout` is the share of the
-    weights that are left out, drawn from `key`; the others are divided by what remains.
+    `causal`: query t sees the keys 0 to t. A query that sees no key at all gets zeros. `dropout` is the chance of every
+    weight to be left out, drawn from `key` (as `Dropout` does); the others are divided by what is kept.
 
     Raises `ShapeError` where the arrays do not fit, `TypeError` where their dtypes differ.
     Vaswani et al. 2017, eq. 1; no more than one block of logits at a time: Rabe & Staats 2021, Dao et al. 2022.
     """
     _check_attend(q, k, v, mask, causal)
-    return _attend(q, k, v, mask, causal, fraction("attend", "dropout", dropout), key, True)
+    if dropout and key is None:
+        raise ValueError("attend: dropout needs a key to draw from")
+    return _attend(q, k, v, mask, causal, _kept("attend", dropout), key, True)
 
 
 def _attend(
-    q: Array, k: Array, v: Array, mask: Mask | None, causal: bool, dropout: float, key: Key | None, keep: bool
+    q: Array, k: Array, v: Array, mask: Mask | None, causal: bool, kept: int, key: Key | None, keep: bool
 ) -> tuple[Array, Attended]:
     batch, heads, queries, _ = q.shape
     y = np.empty((batch, queries, heads, v.shape[-1]), q.dtype).transpose(0, 2, 1, 3)
     q5, y5 = _grouped(q, k), _grouped(y, k)
     top, scale = np.empty(q5.shape[:-1], q.dtype), np.empty(q5.shape[:-1], q.dtype)
     keep = keep and batch * heads * queries * k.shape[2] <= q.size + k.size + v.size + y.size
-    if dropout and key is None:
-        raise ValueError("attend: dropout needs a key to draw from")
-    generator = key.generator() if key is not None and dropout else None
     bias = None if mask is None else _bias(mask, queries, q.dtype)
-    exponentials, kept = [], []
-    for block in _blocks(q5, k, causal):
+    exponentials = []
+    for i, block in enumerate(_blocks(q5, k, causal)):
         e = _logits(q5, k, bias, causal, block)
         largest = np.maximum.reduce(e, -2)
         if mask is not None:
@@ -141,10 +141,9 @@ def _attend(
         if mask is not None:
             np.maximum(total, 1, out=total)  # at least exp(0), unless nothing is seen
         weights = e
-        if generator is not None:
-            kept.append(generator.random(e.shape, np.float32) >= dropout)
-            weights = e * kept[-1]
-            total *= 1 - dropout
+        if key is not None and kept < LEVELS:
+            weights = e * draw_mask(key.fold_in(i), kept, e.shape)
+            total *= kept / LEVELS
         part = y5[block.queries]
         np.matmul(weights.swapaxes(-1, -2), v[block.keys], out=part)
         top[block.queries] = largest
@@ -152,7 +151,7 @@ def _attend(
         part *= total[..., None]
         if keep:
             exponentials.append(e)
-    return y, Attended(q, k, v, y, mask, causal, dropout, top, scale, tuple(exponentials), tuple(kept))
+    return y, Attended(q, k, v, y, mask, causal, kept, key, top, scale, tuple(exponentials))
 
 
 def attend_vjp(
@@ -162,7 +161,7 @@ def attend_vjp(
 
     The gradients are written into the arrays `out`, if there are any.
     """
-    q, k, v, y, mask, causal, dropout, top, scale, exponentials, kept = cache
+    q, k, v, y, mask, causal, kept, key, top, scale, exponentials = cache
     dq, dk, dv = (np.empty_like(q), np.empty_like(k), np.empty_like(v)) if out is None else out
     q5, y5, dq5, dy5 = _grouped(q, k), _grouped(y, k), _grouped(dq, k), _grouped(dy, k)
     bias = None if mask is None else _bias(mask, q.shape[2], q.dtype)
@@ -177,10 +176,11 @@ def attend_vjp(
         d = dy5[block.queries] * scale[block.queries][..., None]
         inner = (d * y5[block.queries]).dot(ones(d.shape[-1], d.dtype))
         ds = v[block.keys] @ np.ascontiguousarray(d.swapaxes(-1, -2))
-        if kept:
-            weights = e * kept[i]
-            ds *= kept[i]
-            inner *= 1 - dropout
+        if key is not None and kept < LEVELS:
+            drawn = draw_mask(key.fold_in(i), kept, e.shape)
+            weights = e * drawn
+            ds *= drawn
+            inner *= kept / LEVELS
         ds -= inner[..., None, :]
         ds *= e
         np.matmul(ds.swapaxes(-1, -2), k[block.keys], out=dq5[block.queries])
@@ -198,6 +198,11 @@ def attend_vjp(
     if dbias is None or mask is None:
         return dq, dk, dv, None
     return dq, dk, dv, dbias.sum(-1) if mask.ndim == 2 else dbias.swapaxes(-1, -2)
+
+
+def _kept(who: str, dropout: float) -> int:
+    """How many out of LEVELS are kept."""
+    return max(1, round(LEVELS * (1 - fraction(who, "dropout", dropout))))
 
 
 def _logits(q5: Array, k: Array, bias: Array | None, causal: bool, block: _Block) -> Array:
@@ -273,7 +278,7 @@ class _Attention(NamedTuple):
     features: int | None
     causal: bool
     rotary: bool
-    dropout: float
+    kept: int
 
 
 class _Inputs(NamedTuple):
@@ -297,8 +302,8 @@ def _run(spec: _Attention, params: Params, inputs: _Inputs, mode: Mode, keep: bo
     q, k, v = _cut(spec, params, sources, products)
     if spec.rotary:
         q[...], k[...] = rotate(q), rotate(k)
-    dropout, key = (spec.dropout, mode.key) if isinstance(mode, Train) else (0.0, None)
-    y, attended = _attend(q, k, v, inputs.mask, spec.causal, dropout, key, keep)
+    key = mode.key if isinstance(mode, Train) else None
+    y, attended = _attend(q, k, v, inputs.mask, spec.causal, spec.kept, key, keep)
     return dense_forward(params["output"], _merged(y))[0], _Cache(inputs, attended)
 
 
@@ -527,7 +532,7 @@ def MultiHeadAttention(
     - `causal`: step t reads the steps 0 to t only.
     - `rotary`: queries and keys are turned by angles that grow with their positions, so that products see distances
       (Su et al. 2021; see `rotate`). The heads must have an even width.
-    - `dropout`: the share of the attention weights that a training pass leaves out (1 / (1 - dropout) scales the rest).
+    - `dropout`: the chance of every attention weight to be left out in training; the others are divided by what is kept.
     - `bias_init=None` leaves all biases out.
 
     Parameters: `query`, `key`, `value` and `output`, each with `weight` (in, out) and `bias`, as of `Dense` layers.
@@ -610,8 +615,8 @@ def _attention(
     causal, rotary = config.get("causal", False), config.get("rotary", False)
     if rotary and features is not None and features // heads % 2:
         raise ValueError(f"{kind}: rotary positions need heads of an even width, got {features} features for {heads}")
-    dropout = fraction(kind, "dropout", dropout)
-    spec = _Attention(f"{kind}({heads})", heads, groups or heads, features, causal, rotary, dropout)
+    kept = _kept(kind, dropout)
+    spec = _Attention(f"{kind}({heads})", heads, groups or heads, features, causal, rotary, kept)
     return layer(
         kind,
         bind(_init, unpack, spec, weight_init, bias_init),
@@ -621,7 +626,7 @@ def _attention(
         infer=bind(_infer, unpack, spec),
         param_vjp=bind(_param_vjp, spec),
         input_vjp=bind(_input_vjp, pack, spec),
-        draws=dropout > 0,
+        draws=kept < LEVELS,
         config={**config, "dropout": dropout, "weight_init": weight_init, "bias_init": bias_init},
         build=build,
     )
@@ -635,8 +640,9 @@ def _init(
     key: Key,
     in_shape: Any,
 ) -> Params:
+    _out_shape(unpack, spec, in_shape)
     x, memory, _ = unpack(spec.who, in_shape)
-    inner = spec.features or _out_shape(unpack, spec, in_shape)[1]
+    inner = spec.features or x[1]
     shared = inner // spec.heads * spec.groups
     other = (memory or x)[1]
     sizes = {"query": (x[1], inner), "key": (other, shared), "value": (other, shared), "output": (inner, x[1])}
