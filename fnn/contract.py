@@ -354,6 +354,8 @@ def _code(thing: Layer[Any, Any] | Loss[Any, Any]) -> str:
     for name, parameter in signature(thing.build).parameters.items():
         if parameter.kind is Parameter.VAR_POSITIONAL:
             parts += [_show(value) for value in thing.config[name]]
+        elif parameter.kind is Parameter.VAR_KEYWORD:
+            parts += [f"{key}={_show(value)}" for key, value in thing.config[name].items()]
         elif name in thing.config and (value := _show(thing.config[name])) != _show(parameter.default):
             required = parameter.default is Parameter.empty and parameter.kind is not Parameter.KEYWORD_ONLY
             parts.append(value if required else f"{name}={value}")

@@ -40,11 +40,6 @@ def named(name: str, child: Layer[A, B]) -> Layer[A, B]:
     return attrs.evolve(child, name=name)
 
 
-def unnamed(child: Layer[A, B]) -> Layer[A, B]:
-    """The layer without the name that `named` gave it; what a wrapper, which takes over the name, is built from."""
-    return child if child.name is None else attrs.evolve(child, name=None)
-
-
 def check_name(who: str, name: Any) -> None:
     """Raises `ValueError` unless `name` can be one part of a path."""
     if not isinstance(name, str) or not name or "/" in name:

@@ -28,7 +28,6 @@ from fnn.combinators.core import (
     pull_params,
     run,
     step_of,
-    unnamed,
     with_entries,
 )
 from fnn.contract import Layer, Mode, evaluator, inputs_vjp, params_vjp
@@ -57,7 +56,7 @@ def remat(layer: Layer[A, B]) -> Layer[A, B]:
         vjp=bind(_remat_vjp, forward, layer.vjp),
         param_vjp=bind(_remat_vjp, forward, params_vjp(layer)),
         input_vjp=bind(_remat_vjp, forward, inputs_vjp(layer)),
-        config={"layer": unnamed(layer)},
+        config={"layer": attrs.evolve(layer, name=None)},
         build=remat,
     )
 
@@ -94,7 +93,7 @@ def frozen(layer: Layer[A, B]) -> Layer[A, B]:
         param_vjp=_no_grads,
         input_vjp=pull_dx,
         trainable=_nothing,
-        config={"layer": unnamed(layer)},
+        config={"layer": attrs.evolve(layer, name=None)},
         build=frozen,
     )
 
@@ -136,7 +135,7 @@ def tap(name: str, layer: Layer[A, B]) -> Layer[A, B]:
         forward=bind(_tap_forward, name, layer.forward),
         init_state=bind(_tap_state, name, layer),
         infer=bind(_tap_infer, name, evaluator(layer)),
-        config={"name": name, "layer": unnamed(layer)},
+        config={"name": name, "layer": attrs.evolve(layer, name=None)},
         build=tap,
     )
 
