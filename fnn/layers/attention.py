@@ -73,14 +73,9 @@ def _blocks(q: Array, k: Array, causal: bool) -> Iterator[_Block]:
                     yield _Block((examples, heads, r, slice(start, stop)), (examples, heads, seen), first)
 
 
-class Attended(NamedTuple):
-    """What `attend` leaves for `attend_vjp`."""
+class _Softmax(NamedTuple):
+    """What is known of the weights."""
 
-    q: Array
-    k: Array
-    v: Array
-    y: Array
-    mask: Mask | None
     causal: bool
     kept: int
     """Out of LEVELS, how many weights dropout keeps; drawn again from `key`."""
@@ -91,6 +86,17 @@ class Attended(NamedTuple):
     """r, the inverse of the sum of its exponentials (and of the share that dropout keeps)."""
     exponentials: tuple[Array, ...]
     """e of every block; empty where they would take more room than q, k, v and y, and are computed again."""
+
+
+class Attended(NamedTuple):
+    """What `attend` leaves for `attend_vjp`."""
+
+    q: Array
+    k: Array
+    v: Array
+    y: Array
+    mask: Mask | None
+    softmax: _Softmax
 
 
 def attend(
@@ -117,12 +123,13 @@ def attend(
     _check_attend(q, k, v, mask, causal)
     if dropout and key is None:
         raise ValueError("attend: dropout needs a key to draw from")
-    return _attend(q, k, v, mask, causal, _kept("attend", dropout), key, True)
+    y, softmax = _attend(q, k, v, mask, causal, _kept("attend", dropout), key, True)
+    return y, Attended(q, k, v, y, mask, softmax)
 
 
 def _attend(
     q: Array, k: Array, v: Array, mask: Mask | None, causal: bool, kept: int, key: Key | None, keep: bool
-) -> tuple[Array, Attended]:
+) -> tuple[Array, _Softmax]:
     batch, heads, queries, _ = q.shape
     y = np.empty((batch, queries, heads, v.shape[-1]), q.dtype).transpose(0, 2, 1, 3)
     q5, y5 = _grouped(q, k), _grouped(y, k)
@@ -151,7 +158,7 @@ def _attend(
         part *= total[..., None]
         if keep:
             exponentials.append(e)
-    return y, Attended(q, k, v, y, mask, causal, kept, key, top, scale, tuple(exponentials))
+    return y, _Softmax(causal, kept, key, top, scale, tuple(exponentials))
 
 
 def attend_vjp(
@@ -161,7 +168,7 @@ def attend_vjp(
 
     The gradients are written into the arrays `out`, if there are any.
     """
-    q, k, v, y, mask, causal, kept, key, top, scale, exponentials = cache
+    q, k, v, y, mask, (causal, kept, key, top, scale, exponentials) = cache
     dq, dk, dv = (np.empty_like(q), np.empty_like(k), np.empty_like(v)) if out is None else out
     q5, y5, dq5, dy5 = _grouped(q, k), _grouped(y, k), _grouped(dq, k), _grouped(dy, k)
     bias = None if mask is None else _bias(mask, q.shape[2], q.dtype)
@@ -291,7 +298,11 @@ class _Inputs(NamedTuple):
 
 class _Cache(NamedTuple):
     inputs: _Inputs
-    attended: Attended
+    products: tuple[Array, ...]
+    """What q, k and v are cut from."""
+    y: Array
+    """What the heads give, side by side."""
+    softmax: _Softmax
 
 
 def _run(spec: _Attention, params: Params, inputs: _Inputs, mode: Mode, keep: bool) -> tuple[Array, _Cache]:
@@ -303,21 +314,20 @@ def _run(spec: _Attention, params: Params, inputs: _Inputs, mode: Mode, keep: bo
     if spec.rotary:
         q[...], k[...] = rotate(q), rotate(k)
     key = mode.key if isinstance(mode, Train) else None
-    y, attended = _attend(q, k, v, inputs.mask, spec.causal, spec.kept, key, keep)
-    return dense_forward(params["output"], _merged(y))[0], _Cache(inputs, attended)
+    heads, softmax = _attend(q, k, v, inputs.mask, spec.causal, spec.kept, key, keep)
+    y = _merged(heads)
+    return dense_forward(params["output"], y)[0], _Cache(inputs, products, y, softmax)
 
 
 def _pull(spec: _Attention, params: Params, cache: _Cache, dy: Array) -> tuple[tuple[Array, ...], Array | None]:
     """The derivatives with respect to the products that `_run` has cut into q, k and v, and to a mask of numbers."""
-    inputs, attended = cache
+    inputs, products, y, softmax = cache
     sources = _sources(inputs)
-    dproducts = tuple(
-        np.empty((*a.shape[:-1], sum(params[name]["weight"].shape[1] for name in names)), a.dtype)
-        for a, names in sources
-    )
+    dproducts = tuple(np.empty_like(product) for product in products)
     dq, dk, dv = _cut(spec, params, sources, dproducts)
-    dheads = dense_input_vjp(params["output"], _merged(attended.y), dy)
-    dmask = attend_vjp(attended, _split(dheads, spec.heads), (dq, dk, dv))[-1]
+    attended = Attended(*_cut(spec, params, sources, products), _split(y, spec.heads), inputs.mask, softmax)
+    dheads = _split(dense_input_vjp(params["output"], y, dy), spec.heads)
+    dmask = attend_vjp(attended, dheads, (dq, dk, dv))[-1]
     if spec.rotary:
         dq[...], dk[...] = rotate_vjp(dq), rotate_vjp(dk)
     return dproducts, dmask
@@ -335,7 +345,7 @@ def _grads(spec: _Attention, params: Params, cache: _Cache, dy: Array, dproducts
             if name == "query":
                 for array in grads[name].values():
                     array *= _scale(spec, params)
-    grads["output"] = dense_param_vjp(params["output"], _merged(cache.attended.y), dy)
+    grads["output"] = dense_param_vjp(params["output"], cache.y, dy)
     return grads
 
 
@@ -376,7 +386,7 @@ def _scale(spec: _Attention, params: Params) -> float:
     return 1 / math.sqrt(params["query"]["weight"].shape[1] // spec.heads)
 
 
-def _cut(spec: _Attention, params: Params, sources: Sources, products: tuple[Array, ...]) -> list[Array]:
+def _cut(spec: _Attention, params: Params, sources: Sources, products: tuple[Array, ...]) -> tuple[Array, Array, Array]:
     """The heads of query, key and value, as views of the joined products."""
     heads = []
     for (_, names), product in zip(sources, products):
@@ -384,7 +394,8 @@ def _cut(spec: _Attention, params: Params, sources: Sources, products: tuple[Arr
         for name in names:
             start, stop = stop, stop + params[name]["weight"].shape[1]
             heads.append(_split(product[..., start:stop], spec.heads if name == "query" else spec.groups))
-    return heads
+    q, k, v = heads
+    return q, k, v
 
 
 def _split(a: Array, heads: int) -> Array:

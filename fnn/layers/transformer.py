@@ -79,6 +79,7 @@ def TransformerBlock(
     what both branches add. The parameters of the parts are in `attention_norm`, `attention`, `feed_forward_norm` and
     `feed_forward`.
     """
+    config = dict(locals())  # all arguments by name
     attention = MultiHeadAttention(
         heads, key_value_heads=key_value_heads, causal=causal, rotary=rotary, dropout=dropout
     )
@@ -94,16 +95,6 @@ def TransformerBlock(
         y=(("h", "feed_forward_dropout"), fan_in_sum),
         output="y",
     )
-    config = {
-        "features": features,
-        "heads": heads,
-        "key_value_heads": key_value_heads,
-        "causal": causal,
-        "rotary": rotary,
-        "dropout": dropout,
-        "norm": norm,
-        "feed_forward": feed_forward,
-    }
     return _called(TransformerBlock, config, network)
 
 
@@ -122,6 +113,7 @@ def MaskedTransformerBlock(
 
     Several blocks share one mask in a `dag`: `a=(("x", "mask"), block), b=(("a", "mask"), block)`.
     """
+    config = dict(locals())  # all arguments by name
     attention = MaskedAttention(heads, key_value_heads=key_value_heads, causal=causal, rotary=rotary, dropout=dropout)
     network = dag(
         inputs=("x", "mask"),
@@ -135,16 +127,6 @@ def MaskedTransformerBlock(
         y=(("h", "feed_forward_dropout"), fan_in_sum),
         output="y",
     )
-    config = {
-        "features": features,
-        "heads": heads,
-        "key_value_heads": key_value_heads,
-        "causal": causal,
-        "rotary": rotary,
-        "dropout": dropout,
-        "norm": norm,
-        "feed_forward": feed_forward,
-    }
     return _called(MaskedTransformerBlock, config, network)
 
 
@@ -164,6 +146,7 @@ def CrossTransformerBlock(
     The input is `(x, memory)`: `h = x + attention(norm(x))`, `m = h + cross(norm(h), memory)`, `y = m + feed_forward(norm(m))`.
     The memory is not normalised here. Vaswani et al. 2017, figure 1 (right).
     """
+    config = dict(locals())  # all arguments by name
     attention = MultiHeadAttention(
         heads, key_value_heads=key_value_heads, causal=causal, rotary=rotary, dropout=dropout
     )
@@ -183,16 +166,6 @@ def CrossTransformerBlock(
         y=(("m", "feed_forward_dropout"), fan_in_sum),
         output="y",
     )
-    config = {
-        "features": features,
-        "heads": heads,
-        "key_value_heads": key_value_heads,
-        "causal": causal,
-        "rotary": rotary,
-        "dropout": dropout,
-        "norm": norm,
-        "feed_forward": feed_forward,
-    }
     return _called(CrossTransformerBlock, config, network)
 
 
