@@ -534,8 +534,8 @@ def MultiHeadAttention(
 ) -> Layer[Array, Array]:
     """Self attention: every step of a sequence reads all of them, `(batch, time, in) -> (batch, time, in)`.
 
-    `y = concat_h(softmax(q_h k_h' / sqrt(width)) v_h) Wo + bo` with `q = x Wq + bq`, `k = x Wk + bk`, `v = x Wv + bv`, each
-    cut into heads of one width. Vaswani et al. 2017, sections 3.2.1 and 3.2.2.
+    `y = concat_h(softmax(q_h k_h' / sqrt(width)) v_h) Wo + bo` with `q = x Wq + bq`, `k = x Wk + bk`, `v = x Wv + bv`,
+    each cut into heads of one width. Vaswani et al. 2017, sections 3.2.1 and 3.2.2.
 
     - `features`: the width of all heads together; by default that of the input, which the heads must then divide.
     - `key_value_heads`: so many heads of keys and values, each shared by `heads / key_value_heads` consecutive heads
@@ -543,13 +543,15 @@ def MultiHeadAttention(
     - `causal`: step t reads the steps 0 to t only.
     - `rotary`: queries and keys are turned by angles that grow with their positions, so that products see distances
       (Su et al. 2021; see `rotate`). The heads must have an even width.
-    - `dropout`: the chance of every attention weight to be left out in training; the others are divided by what is kept.
+    - `dropout`: the chance of every attention weight to be left out in training; the others are divided by what is
+      kept.
     - `bias_init=None` leaves all biases out.
 
     Parameters: `query`, `key`, `value` and `output`, each with `weight` (in, out) and `bias`, as of `Dense` layers.
     Memory grows linearly with the length: long sequences are worked through in blocks, twice.
     """
-    config = {"heads": heads, "features": features, "key_value_heads": key_value_heads, "causal": causal, "rotary": rotary}
+    config = {"heads": heads, "features": features, "key_value_heads": key_value_heads}
+    config |= {"causal": causal, "rotary": rotary}
     return _attention(MultiHeadAttention, _self, _self_back, config, dropout, weight_init, bias_init)
 
 
@@ -567,10 +569,11 @@ def MaskedAttention(
     """`MultiHeadAttention` with a mask that comes with the data: the input is `(x, mask)`.
 
     The mask is (batch, time), which steps may be read, or (batch, time, time), which step (second axis) may read which
-    (third axis): True where it may, or numbers that are added to the logits. A step that may read nothing gets the bias of
-    the output. The derivative with respect to a boolean mask is 0.
+    (third axis): True where it may, or numbers that are added to the logits. A step that may read nothing gets the bias
+    of the output. The derivative with respect to a boolean mask is 0.
     """
-    config = {"heads": heads, "features": features, "key_value_heads": key_value_heads, "causal": causal, "rotary": rotary}
+    config = {"heads": heads, "features": features, "key_value_heads": key_value_heads}
+    config |= {"causal": causal, "rotary": rotary}
     return _attention(MaskedAttention, _masked, _masked_back, config, dropout, weight_init, bias_init)
 
 
@@ -583,7 +586,7 @@ def CrossAttention(
     weight_init: Initializer = glorot_uniform(),
     bias_init: Initializer | None = zeros,
 ) -> Layer[tuple[Array, Array], Array]:
-    """Attention from one sequence to another: the input is `(x, memory)`, the queries are of x, keys and values of memory.
+    """Attention from one sequence to another: of `(x, memory)`, x makes the queries, memory the keys and values.
 
     `(batch, time, in)` and `(batch, steps, any) -> (batch, time, in)`. Otherwise as `MultiHeadAttention`.
     """

@@ -40,10 +40,10 @@ def FeedForward(
 def GatedFeedForward(
     features: int, hidden: int | None = None, *, activation: Layer[Array, Array] = Silu, dropout: float = 0.0
 ) -> Layer[Array, Array]:
-    """`y = (activation(x Wg + bg) (x Wv + bv)) Wo + bo`, applied to the last axis of `(batch, ..., in)`; y has `features`.
+    """`y = (activation(x Wg + bg) (x Wv + bv)) Wo + bo` over the last axis of `(batch, ..., in)`; y has `features`.
 
-    `hidden` is the width between. By default it is 8/3 of `features`, rounded up, for as many parameters as `FeedForward`
-    has. Shazeer 2020, eq. 5 and 6 (SwiGLU with `Silu`, GEGLU with `Gelu`).
+    `hidden` is the width between. By default it is 8/3 of `features`, rounded up, for as many parameters as
+    `FeedForward` has. Shazeer 2020, eq. 5 and 6 (SwiGLU with `Silu`, GEGLU with `Gelu`).
     """
     positive("GatedFeedForward", "features", features)
     width = -(-8 * features // 3) if hidden is None else positive("GatedFeedForward", "hidden", hidden)
@@ -74,9 +74,9 @@ def TransformerBlock(
 ) -> Layer[Array, Array]:
     """`h = x + attention(norm(x))`, `y = h + feed_forward(norm(h))`; `(batch, time, features)` stays what it is.
 
-    The attention is `MultiHeadAttention(heads, ...)`, the rest `FeedForward(features)` unless another layer is given, such
-    as `GatedFeedForward(features)`. `dropout` applies to the attention weights, within the default `feed_forward`, and to
-    what both branches add. The parameters of the parts are in `attention_norm`, `attention`, `feed_forward_norm` and
+    The attention is `MultiHeadAttention(heads, ...)`, the rest `FeedForward(features)` unless another layer is given,
+    such as `GatedFeedForward(features)`. `dropout` applies to the attention weights, within the default `feed_forward`,
+    and to what both branches add. The parameters of the parts are in `attention_norm`, `attention`, `feed_forward_norm` and
     `feed_forward`.
     """
     config = dict(locals())  # all arguments by name
@@ -143,7 +143,8 @@ def CrossTransformerBlock(
 ) -> Layer[tuple[Array, Array], Array]:
     """The block of a decoder: `TransformerBlock` with attention to a second sequence between its two branches.
 
-    The input is `(x, memory)`: `h = x + attention(norm(x))`, `m = h + cross(norm(h), memory)`, `y = m + feed_forward(norm(m))`.
+    The input is `(x, memory)`: `h = x + attention(norm(x))`, `m = h + cross(norm(h), memory)` and
+    `y = m + feed_forward(norm(m))`.
     The memory is not normalised here. Vaswani et al. 2017, figure 1 (right).
     """
     config = dict(locals())  # all arguments by name

@@ -44,7 +44,13 @@ def variable(a: Any) -> Any:
 
 # --- attend against scaled_dot_product_attention ---------------------------------------------------------------------
 
-SIZES = [(2, 4, 4, 7, 7, 3, 3), (2, 4, 2, 7, 5, 3, 6), (3, 6, 1, 5, 9, 4, 2), (2, 4, 2, 83, 83, 2, 3), (2, 2, 2, 300, 130, 4, 4)]
+SIZES = [
+    (2, 4, 4, 7, 7, 3, 3),
+    (2, 4, 2, 7, 5, 3, 6),
+    (3, 6, 1, 5, 9, 4, 2),
+    (2, 4, 2, 83, 83, 2, 3),
+    (2, 2, 2, 300, 130, 4, 4),
+]
 """batch, heads, groups, queries, keys, width, width of v."""
 KINDS = ["none", "padding", "flags", "numbers", "causal"]
 
@@ -99,16 +105,17 @@ def their_attention(ours: Any, heads: int) -> Any:
                 getattr(module, f"{name}_proj_weight").copy_(weight)
         module.out_proj.weight.copy_(torch.tensor(ours["output"]["weight"].T.copy()))
         if biased:
-            module.in_proj_bias.copy_(torch.tensor(np.concatenate([ours[n]["bias"] for n in ("query", "key", "value")])))
+            biases = [ours[name]["bias"] for name in ("query", "key", "value")]
+            module.in_proj_bias.copy_(torch.tensor(np.concatenate(biases)))
             module.out_proj.bias.copy_(torch.tensor(ours["output"]["bias"]))
     return module
 
 
 def agree_attention(grads: Any, module: Any) -> int:
     """Our gradients are those of their module."""
-    joined = module.in_proj_weight is not None
     names = ("query", "key", "value")
-    weights = module.in_proj_weight.grad.chunk(3) if joined else [getattr(module, f"{n}_proj_weight").grad for n in "qkv"]
+    weights = [getattr(module, f"{name}_proj_weight") for name in "qkv"]
+    weights = [w.grad for w in weights] if module.in_proj_weight is None else module.in_proj_weight.grad.chunk(3)
     compared = sum(agree(grads[name]["weight"].T, weight) for name, weight in zip(names, weights))
     compared += agree(grads["output"]["weight"].T, module.out_proj.weight.grad)
     if module.in_proj_bias is not None:
@@ -155,7 +162,8 @@ def test_layers(kind: str, memory: int | None, biased: bool, time: int, record_p
     }
     layer: Layer[Any, Any] = table[mask is not None, memory is not None](heads, **options)
     given = (*arrays, mask) if mask is not None else tuple(arrays)
-    params = tree.cast(layer.init(Key(0), tuple(a.shape[1:] for a in given) if len(given) > 1 else given[0].shape[1:]), float)
+    shapes = tuple(a.shape[1:] for a in given)
+    params = tree.cast(layer.init(Key(0), shapes if len(given) > 1 else shapes[0]), np.float64)
     y, _, cache = layer.forward(params, {}, given if len(given) > 1 else given[0], EVAL)
     module = their_attention(params, heads)
     source = theirs[0] if memory is None else theirs[1]
@@ -277,4 +285,5 @@ def test_a_stack_of_blocks(record_property: Record) -> None:
 def moved(layer: Layer[Any, Any], in_shape: Any) -> Any:
     """Initial parameters in float64, moved a little, so that no scale is 1 and no bias 0."""
     rng = np.random.default_rng(6)
-    return tree.cast(tree.map(lambda a: a + 0.3 * rng.standard_normal(a.shape), layer.init(Key(0), in_shape)), np.float64)
+    init = layer.init(Key(0), in_shape)
+    return tree.cast(tree.map(lambda a: a + 0.3 * rng.standard_normal(a.shape), init), np.float64)
