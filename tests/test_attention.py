@@ -451,7 +451,7 @@ def test_bad_arguments_raise(arguments: dict[str, Any], message: str) -> None:
 
 X = draw(3, 7, 4).astype(np.float32)
 BAD_INPUTS: list[tuple[Layer[Any, Any], Any, Any, type[Exception], str]] = [
-    (MultiHeadAttention(2), (7, 4), X[..., :3], ShapeError, r"MultiHeadAttention.2.: expected input \(batch, time, 4\)"),
+    (MultiHeadAttention(2), (7, 4), X[..., :3], ShapeError, r"Attention.2.: expected input \(batch, time, 4\)"),
     (MultiHeadAttention(2), (7, 4), X[0], ShapeError, r"got \(7, 4\)"),
     (MultiHeadAttention(2), (7, 4), X[:, :0], ShapeError, r"got \(3, 0, 4\)"),
     (MultiHeadAttention(2), (7, 4), X.astype(float), TypeError, "the parameters are float32, the input is float64"),

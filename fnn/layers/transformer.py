@@ -76,8 +76,8 @@ def TransformerBlock(
 
     The attention is `MultiHeadAttention(heads, ...)`, the rest `FeedForward(features)` unless another layer is given,
     such as `GatedFeedForward(features)`. `dropout` applies to the attention weights, within the default `feed_forward`,
-    and to what both branches add. The parameters of the parts are in `attention_norm`, `attention`, `feed_forward_norm` and
-    `feed_forward`.
+    and to what both branches add. The parameters of the parts are in `attention_norm`, `attention`, `feed_forward_norm`
+    and `feed_forward`.
     """
     config = dict(locals())  # all arguments by name
     attention = MultiHeadAttention(
