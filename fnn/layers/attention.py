@@ -17,7 +17,7 @@ from fnn.contract import EVAL, Layer, Mode, Train, layer
 from fnn.initializers import Initializer, glorot_uniform, zeros
 from fnn.layers.check import fraction, input_error, positive
 from fnn.layers.dense import dense_forward, dense_input_vjp, dense_param_vjp
-from fnn.layers.dropout import LEVELS, draw_mask
+from fnn.layers.dropout import LEVELS, draw_mask, masked
 from fnn.layers.position import rotate, rotate_vjp
 from fnn.random import Key
 from fnn.types import EMPTY, Array, Params, Shape, ShapeError, State, bind, ones
@@ -32,16 +32,15 @@ Mask: TypeAlias = NDArray[np.bool_] | Array
 
 # --- attend: softmax(q k') v -----------------------------------------------------------------------------------------
 #
-#   s = k q' + mask      e = exp(s - max of s over the keys)      r = 1 / sum of e over the keys      y = r e' v
+#   s = k q' + mask      e = exp(s - max of s over the keys)      r = 1 / sum of e over the keys      P = r e      y = P' v
 #
-# With P = r e the weights, d = r dy and D = sum over the width of d y, which equals the sum over the keys of r P dP:
+# With D = sum over the width of dy y, which equals the sum over the keys of P dP:
 #
-#   dv = e d             ds = P (dP - sum P dP) = e (v d' - D)                 dq = ds' k              dk = ds q
+#   dv = P dy            dP = v dy'           ds = P (dP - D)           dq = ds' k           dk = ds q
 #
 # All of it stands keys by queries, the transpose of what papers print: the softmax then reduces over rows, which NumPy
-# does three times as fast, and every small product has its second factor in the order that BLAS is fast with. The
-# weights are never normalised, their products with v are. Work goes in blocks that fit the second-level cache; what
-# lies wholly in the future of a causal block is not computed.
+# does three times as fast, and every small product has its second factor in the order that BLAS is fast with. Work goes
+# in blocks that fit the second-level cache; what lies wholly in the future of a causal block is not computed.
 
 BLOCK = 2**17
 """How many logits a block has at most, if it has more than one head."""
@@ -83,9 +82,9 @@ class _Softmax(NamedTuple):
     top: Array
     """The largest logit of every query: (batch, groups, heads of the group, queries)."""
     scale: Array
-    """r, the inverse of the sum of its exponentials (and of the share that dropout keeps)."""
-    exponentials: tuple[Array, ...]
-    """e of every block; empty where they would take more room than q, k, v and y, and are computed again."""
+    """r, the inverse of the sum of its exponentials."""
+    weights: tuple[Array, ...]
+    """P of every block; empty where they would take more room than q, k, v and y, and are computed again."""
 
 
 class Attended(NamedTuple):
@@ -134,9 +133,9 @@ def _attend(
     y = np.empty((batch, queries, heads, v.shape[-1]), q.dtype).transpose(0, 2, 1, 3)
     q5, y5 = _grouped(q, k), _grouped(y, k)
     top, scale = np.empty(q5.shape[:-1], q.dtype), np.empty(q5.shape[:-1], q.dtype)
-    keep = keep and batch * heads * queries * k.shape[2] <= q.size + k.size + v.size + y.size
+    short = batch * heads * queries * k.shape[2] <= q.size + k.size + v.size + y.size
     bias = None if mask is None else _bias(mask, queries, q.dtype)
-    exponentials = []
+    blocks = []
     for i, block in enumerate(_blocks(q5, k, causal)):
         e = _logits(q5, k, bias, causal, block)
         largest = np.maximum.reduce(e, -2)
@@ -144,21 +143,22 @@ def _attend(
             np.maximum(largest, np.finfo(e.dtype).min, out=largest)  # a query that sees nothing: exp(-inf - lowest) = 0
         e -= largest[..., None, :]
         np.exp(e, out=e)
-        total = ones(e.shape[-2], e.dtype) @ e
+        r = ones(e.shape[-2], e.dtype) @ e
         if mask is not None:
-            np.maximum(total, 1, out=total)  # at least exp(0), unless nothing is seen
-        weights = e
+            np.maximum(r, 1, out=r)  # at least exp(0), unless nothing is seen
+        np.divide(1, r, out=r)
+        top[block.queries], scale[block.queries] = largest, r
+        if short:
+            e *= r[..., None, :]
+        if short and keep:
+            blocks.append(e)
         if key is not None and kept < LEVELS:
-            weights = e * draw_mask(key.fold_in(i), kept, e.shape)
-            total *= kept / LEVELS
+            e = masked(kept, draw_mask(key.fold_in(i), kept, e.shape), e)
         part = y5[block.queries]
-        np.matmul(weights.swapaxes(-1, -2), v[block.keys], out=part)
-        top[block.queries] = largest
-        scale[block.queries] = np.divide(1, total, out=total)
-        part *= total[..., None]
-        if keep:
-            exponentials.append(e)
-    return y, _Softmax(causal, kept, key, top, scale, tuple(exponentials))
+        np.matmul(e.swapaxes(-1, -2), v[block.keys], out=part)
+        if not short:  # then y is smaller than the weights
+            part *= r[..., None]
+    return y, _Softmax(causal, kept, key, top, scale, tuple(blocks))
 
 
 def attend_vjp(
@@ -168,28 +168,26 @@ def attend_vjp(
 
     The gradients are written into the arrays `out`, if there are any.
     """
-    q, k, v, y, mask, (causal, kept, key, top, scale, exponentials) = cache
+    q, k, v, y, mask, (causal, kept, key, top, scale, blocks) = cache
     dq, dk, dv = (np.empty_like(q), np.empty_like(k), np.empty_like(v)) if out is None else out
     q5, y5, dq5, dy5 = _grouped(q, k), _grouped(y, k), _grouped(dq, k), _grouped(dy, k)
     bias = None if mask is None else _bias(mask, q.shape[2], q.dtype)
     dbias = None if mask is None or mask.dtype == bool else np.zeros((len(q), k.shape[2], q.shape[2]), q.dtype)
     for i, block in enumerate(_blocks(q5, k, causal)):
-        if exponentials:
-            e = weights = exponentials[i]
+        if blocks:
+            p = weights = blocks[i]
         else:
-            e = weights = _logits(q5, k, bias, causal, block)
-            e -= top[block.queries][..., None, :]
-            np.exp(e, out=e)
-        d = dy5[block.queries] * scale[block.queries][..., None]
-        inner = (d * y5[block.queries]).dot(ones(d.shape[-1], d.dtype))
+            p = weights = _logits(q5, k, bias, causal, block)
+            p -= top[block.queries][..., None, :]
+            np.exp(p, out=p)
+            p *= scale[block.queries][..., None, :]
+        d = dy5[block.queries]
         ds = v[block.keys] @ np.ascontiguousarray(d.swapaxes(-1, -2))
         if key is not None and kept < LEVELS:
-            drawn = draw_mask(key.fold_in(i), kept, e.shape)
-            weights = e * drawn
-            ds *= drawn
-            inner *= kept / LEVELS
-        ds -= inner[..., None, :]
-        ds *= e
+            drawn = draw_mask(key.fold_in(i), kept, p.shape)
+            weights, ds = masked(kept, drawn, p), masked(kept, drawn, ds)
+        ds -= np.vecdot(d, y5[block.queries])[..., None, :]
+        ds *= p
         np.matmul(ds.swapaxes(-1, -2), k[block.keys], out=dq5[block.queries])
         if block.first:
             np.matmul(ds, q5[block.queries], out=dk[block.keys])
