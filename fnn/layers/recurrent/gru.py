@@ -18,7 +18,17 @@ from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import sigmoid, tanh_vjp
 from fnn.layers.check import positive
 from fnn.layers.dense import rows
-from fnn.layers.recurrent.sequence import Options, Returns, Start, cell, initial_weights, recurrent, scaled
+from fnn.layers.recurrent.sequence import (
+    Options,
+    Returns,
+    Start,
+    blocks,
+    cell,
+    filled,
+    initial_weights,
+    recurrent,
+    scaled,
+)
 from fnn.random import Key
 from fnn.types import Array, Ints, Params, Shape, bind, ones
 
@@ -85,59 +95,58 @@ def gru_step_vjp(
 
 # --- all steps -------------------------------------------------------------------------------------------------------
 
-# h' = n + z (h - n), so dn = dh (1 - z) and dz = dh (h - n). All factors that lead from dh to the pre-activations are
-# known before the loop: to_n = (1 - z) tanh', to_z = (h - n) sigmoid', to_r = (what r multiplies) sigmoid'.
-
-
-def gru_after_forward(params: Params, zs: Array, start: Start, keep: bool) -> tuple[Any, Any]:
-    """All steps with the reset after the product. The cache: the trajectory of h, the gates, and m = h U_n + c."""
+def gru_after_forward(params: Params, zs: Array, start: Start) -> tuple[tuple[Array], tuple[Array, Array, Array]]:
+    """All steps with the reset after the product. The cache: the trajectory of h, the gates (in the place of zs), and
+    m = h U_n + c."""
     time, batch, width = zs.shape
     features = width // 3
     weight, bias = scaled(params["hidden_weight"], SCALE), params["hidden_bias"]
     hs = np.empty((time + 1, batch, features), zs.dtype)
-    ms = np.empty((time if keep else 1, batch, features), zs.dtype)
+    ms = np.empty((time, batch, features), zs.dtype)
     hs[0] = start[0]
-    product = np.empty((batch, width), zs.dtype)
-    for_gates, for_n = product[:, : 2 * features], product[:, 2 * features :]
-    gates, ns = zs[:, :, : 2 * features], zs[:, :, 2 * features :]
-    steps = list(hs)
-    for t, (h, y, gate, n) in enumerate(zip(steps, steps[1:], gates, ns)):
-        h.dot(weight, out=product)
-        for_gates += gate
-        _sigmoid_of_halved(for_gates, gate)
-        m = ms[t if keep else 0]
+    product = np.empty_like(zs[0])
+    for_rz, for_n = product[:, : 2 * features], product[:, 2 * features :]
+    for t in range(time):
+        rz, n, m, y = zs[t, :, : 2 * features], zs[t, :, 2 * features :], ms[t], hs[t + 1]
+        hs[t].dot(weight, out=product)
+        for_rz += rz
+        _sigmoid_of_halved(for_rz, rz)
         np.add(for_n, bias, out=m)
-        np.multiply(gate[:, :features], m, out=y)
+        np.multiply(rz[:, :features], m, out=y)
         n += y
         np.tanh(n, out=n)
-        _update(h, gate[:, features:], n, y)
-    return (hs,), (hs, gates, ns, ms)
+        _update(hs[t], rz[:, features:], n, y)
+    return (hs,), (hs, zs, ms)
 
 
 def gru_after_vjp(
-    params: Params, cache: tuple[Array, Array, Array, Array], dhs: Array, dcs: Array | None
+    params: Params, cache: tuple[Array, Array, Array], dhs: Array, dcs: Array | None, end: Start
 ) -> tuple[dict[str, Array], Array, tuple[Array]]:
-    """From the last step to the first: `dn = dh to_n`, `dm = dn r`, `dr = dn to_r`, `dz = dh to_z`, and the h before
-    gets `dh z + [dr dz dm] U'`."""
-    hs, gates, ns, ms = cache
+    """From the last step to the first, with h' = n + z (h - n):
+
+        dz_n = dh' (1 - z) (1 - n**2)        dz_r = dz_n m r (1 - r)        dz_z = dh' (h - n) z (1 - z)
+        dm = dz_n r                          dh = dh' z + [dz_r dz_z dm] U'
+    """
+    hs, gates, ms = cache
     time, batch, features = dhs.shape
-    to_z, to_n = _towards_z_and_n(hs, gates, ns)
-    rs = gates[:, :, :features]
-    to_r = (1 - rs) * rs
-    to_r *= ms
     back = params["hidden_weight"].T.copy()
-    dzs, dns = np.empty((time, batch, 3 * features), dhs.dtype), np.empty_like(dhs)
-    dh, through = np.zeros_like(dhs[0]), np.empty_like(dhs[0])
-    for t in range(time - 1, -1, -1):
-        dz, dn, r, z = dzs[t], dns[t], gates[t, :, :features], gates[t, :, features:]
-        dh += dhs[t]
-        np.multiply(dh, to_n[t], out=dn)
-        np.multiply(dn, to_r[t], out=dz[:, :features])
-        np.multiply(dh, to_z[t], out=dz[:, features : 2 * features])
-        np.multiply(dn, r, out=dz[:, 2 * features :])
-        dh *= z
-        dz.dot(back, out=through)
-        dh += through
+    dzs, dns = np.empty_like(gates), np.empty_like(dhs)  # dm stands in the place of dz_n at first
+    dh = filled(end[0], hs[0])
+    through = np.empty_like(dh)
+    for block in blocks(time, gates[0].size):
+        gate, dz_r, dz_z, dm = gates[block], *_three(dzs[block])
+        _factors(gate, hs[:-1][block], ms[block], dz_r, dz_z, dns[block])
+        dm[...] = gate[:, :, :features]
+        for t in range(block.stop - 1, block.start - 1, -1):
+            dz, dn = dzs[t], dns[t]
+            dh += dhs[t]
+            dn *= dh
+            dz[:, :features] *= dn
+            dz[:, features : 2 * features] *= dh
+            dz[:, 2 * features :] *= dn
+            dh *= gates[t, :, features : 2 * features]
+            dz.dot(back, out=through)
+            dh += through
     flat = rows(dzs)
     weight = rows(hs[:-1]).T.dot(flat)
     bias = ones(len(flat), flat.dtype).dot(flat[:, 2 * features :])
@@ -145,58 +154,62 @@ def gru_after_vjp(
     return {"hidden_weight": weight, "hidden_bias": bias}, dzs, (dh,)
 
 
-def gru_before_forward(params: Params, zs: Array, start: Start, keep: bool) -> tuple[Any, Any]:
-    """All steps with the reset before the product. The cache: the trajectory of h, and the gates."""
+def gru_before_forward(params: Params, zs: Array, start: Start) -> tuple[tuple[Array], tuple[Array, Array]]:
+    """All steps with the reset before the product. The cache: the trajectory of h, and the gates (in the place of zs)."""
     time, batch, width = zs.shape
     features = width // 3
     weight = scaled(params["hidden_weight"], SCALE)
     weight, candidate = weight[:, : 2 * features].copy(), weight[:, 2 * features :].copy()
     hs = np.empty((time + 1, batch, features), zs.dtype)
     hs[0] = start[0]
-    for_gates, for_n = np.empty((batch, 2 * features), zs.dtype), np.empty((batch, features), zs.dtype)
-    gates, ns = zs[:, :, : 2 * features], zs[:, :, 2 * features :]
-    steps = list(hs)
-    for h, y, gate, n in zip(steps, steps[1:], gates, ns):
-        h.dot(weight, out=for_gates)
-        for_gates += gate
-        _sigmoid_of_halved(for_gates, gate)
-        np.multiply(gate[:, :features], h, out=y)
+    for_rz, for_n = np.empty((batch, 2 * features), zs.dtype), np.empty((batch, features), zs.dtype)
+    for t in range(time):
+        rz, n, y = zs[t, :, : 2 * features], zs[t, :, 2 * features :], hs[t + 1]
+        hs[t].dot(weight, out=for_rz)
+        for_rz += rz
+        _sigmoid_of_halved(for_rz, rz)
+        np.multiply(rz[:, :features], hs[t], out=y)
         y.dot(candidate, out=for_n)
         n += for_n
         np.tanh(n, out=n)
-        _update(h, gate[:, features:], n, y)
-    return (hs,), (hs, gates, ns)
+        _update(hs[t], rz[:, features:], n, y)
+    return (hs,), (hs, zs)
 
 
 def gru_before_vjp(
-    params: Params, cache: tuple[Array, Array, Array], dhs: Array, dcs: Array | None
+    params: Params, cache: tuple[Array, Array], dhs: Array, dcs: Array | None, end: Start
 ) -> tuple[dict[str, Array], Array, tuple[Array]]:
-    """From the last step to the first: `dn = dh to_n`, `dm = dn U_n'`, `dr = dm to_r`, `dz = dh to_z`, and the h before
-    gets `dh z + dm r + [dr dz] U_rz'`."""
-    hs, gates, ns = cache
+    """From the last step to the first, with h' = n + z (h - n) and m = r h:
+
+        dz_n = dh' (1 - z) (1 - n**2)        dm = dz_n U_n'        dz_r = dm h r (1 - r)
+        dz_z = dh' (h - n) z (1 - z)         dh = dh' z + dm r + [dz_r dz_z] U_rz'
+    """
+    hs, gates = cache
     time, batch, features = dhs.shape
-    to_z, to_n = _towards_z_and_n(hs, gates, ns)
-    rs = gates[:, :, :features]
-    to_r = (1 - rs) * rs
-    to_r *= hs[:-1]
     back = params["hidden_weight"].T
     back, candidate = back[: 2 * features].copy(), back[2 * features :].copy()
-    dgates, dns = np.empty((time, batch, 2 * features), dhs.dtype), np.empty_like(dhs)
-    dh, dm, through = np.zeros_like(dhs[0]), np.empty_like(dhs[0]), np.empty_like(dhs[0])
-    for t in range(time - 1, -1, -1):
-        dgate, dn, r, z = dgates[t], dns[t], gates[t, :, :features], gates[t, :, features:]
-        dh += dhs[t]
-        np.multiply(dh, to_n[t], out=dn)
-        dn.dot(candidate, out=dm)
-        np.multiply(dm, to_r[t], out=dgate[:, :features])
-        np.multiply(dh, to_z[t], out=dgate[:, features:])
-        dh *= z
-        dm *= r
-        dh += dm
-        dgate.dot(back, out=through)
-        dh += through
-    weight = np.concatenate([rows(hs[:-1]).T.dot(rows(dgates)), rows(rs * hs[:-1]).T.dot(rows(dns))], axis=1)
-    return {"hidden_weight": weight}, np.concatenate([dgates, dns], axis=2), (dh,)
+    drzs, dns = np.empty((time, batch, 2 * features), dhs.dtype), np.empty_like(dhs)
+    dh = filled(end[0], hs[0])
+    dm, through = np.empty_like(dh), np.empty_like(dh)
+    for block in blocks(time, gates[0].size):
+        drz = drzs[block]
+        h = hs[:-1][block]
+        _factors(gates[block], h, h, drz[:, :, :features], drz[:, :, features:], dns[block])
+        for t in range(block.stop - 1, block.start - 1, -1):
+            drz, dn = drzs[t], dns[t]
+            dh += dhs[t]
+            dn *= dh
+            dn.dot(candidate, out=dm)
+            drz[:, :features] *= dm
+            drz[:, features:] *= dh
+            dh *= gates[t, :, features : 2 * features]
+            dm *= gates[t, :, :features]
+            dh += dm
+            drz.dot(back, out=through)
+            dh += through
+    m = gates[:, :, :features] * hs[:-1]
+    weight = np.concatenate([rows(hs[:-1]).T.dot(rows(drzs)), rows(m).T.dot(rows(dns))], axis=1)
+    return {"hidden_weight": weight}, np.concatenate([drzs, dns], axis=2), (dh,)
 
 
 def _sigmoid_of_halved(z: Array, y: Array) -> None:
@@ -213,17 +226,24 @@ def _update(h: Array, z: Array, n: Array, y: Array) -> None:
     y += n
 
 
-def _towards_z_and_n(hs: Array, gates: Array, ns: Array) -> tuple[Array, Array]:
-    """`(h - n) z (1 - z)` and `(1 - z) (1 - n**2)` for all steps."""
-    z = gates[:, :, hs.shape[2] :]
-    rest = 1 - z
-    to_z = hs[:-1] - ns
-    to_z *= z
-    to_z *= rest
-    to_n = ns * ns
+def _factors(gates: Array, h: Array, m: Array, to_r: Array, to_z: Array, to_n: Array) -> None:
+    """Writes `m r (1 - r)`, `(h - n) z (1 - z)` and `(1 - z) (1 - n**2)`."""
+    r, z, n = _three(gates)
+    np.subtract(1, r, out=to_r)
+    to_r *= r
+    to_r *= m
+    np.multiply(n, n, out=to_n)
     np.subtract(1, to_n, out=to_n)
-    to_n *= rest
-    return to_z, to_n
+    np.subtract(1, z, out=to_z)
+    to_n *= to_z
+    to_z *= z
+    to_z *= h - n
+
+
+def _three(gates: Array) -> tuple[Array, Array, Array]:
+    """The gates r, z, n of an array whose last axis holds them side by side, as views."""
+    k = gates.shape[-1] // 3
+    return gates[..., :k], gates[..., k : 2 * k], gates[..., 2 * k :]
 
 
 # --- constructors ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,17 @@ from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import sigmoid, tanh_vjp
 from fnn.layers.check import positive
 from fnn.layers.dense import rows
-from fnn.layers.recurrent.sequence import Options, Returns, Start, cell, initial_weights, recurrent, scaled
+from fnn.layers.recurrent.sequence import (
+    Options,
+    Returns,
+    Start,
+    blocks,
+    cell,
+    filled,
+    initial_weights,
+    recurrent,
+    scaled,
+)
 from fnn.random import Key
 from fnn.types import Array, Ints, Params, Shape, bind, ones
 
@@ -85,97 +95,124 @@ def lstm_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def lstm_forward(params: Params, zs: Array, start: Start, keep: bool) -> tuple[Any, Any]:
-    """All steps. The cache: the trajectories of h and c, the gates, and tanh(c)."""
+def lstm_forward(params: Params, zs: Array, start: Start) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
+    """All steps. The cache: the trajectories of h and c, and the gates, which take the place of zs."""
     time, batch, width = zs.shape
     features = width // 4
     weight, peephole, projection = _parts(params)
     weight = scaled(weight, SCALE)
     hs = np.empty((time + 1, batch, len(weight)), zs.dtype)
     cs = np.empty((time + 1, batch, features), zs.dtype)
-    tanh_cs = np.empty((time if keep else 1, batch, features), zs.dtype)
     hs[0], cs[0] = start
-    scale = np.empty((batch, width), zs.dtype)
-    scale.reshape(batch, 4, features)[...] = np.array(SCALE, zs.dtype)[:, None]
+    scale = scaled(np.ones_like(zs[0]), SCALE)
     offset = 1 - scale
-    product, part = np.empty((batch, width), zs.dtype), np.empty((batch, features), zs.dtype)
-    h_steps, c_steps = list(hs), list(cs)
-    for t, (gate, h, y, c, c_next) in enumerate(zip(zs, h_steps, h_steps[1:], c_steps, c_steps[1:])):
-        i, f, g, o = (gate[:, k * features : (k + 1) * features] for k in range(4))
-        h.dot(weight, out=product)
-        product += gate
+    product, part = np.empty_like(zs[0]), np.empty_like(cs[0])
+    for t in range(time):
+        gates, c, m = zs[t], cs[t + 1], part if projection is not None else hs[t + 1]
+        i, f, g, o = _four(gates)
+        hs[t].dot(weight, out=product)
+        product += gates
         if peephole is not None:
-            product[:, : 2 * features] += 0.5 * np.concatenate([peephole[0] * c, peephole[1] * c], axis=1)
-        np.tanh(product, out=gate)
-        gate *= scale
-        gate += offset
-        np.multiply(f, c, out=c_next)
+            product[:, : 2 * features].reshape(batch, 2, features)[...] += 0.5 * peephole[:2] * cs[t][:, None]
+        np.tanh(product, out=gates)
+        gates *= scale
+        gates += offset
+        np.multiply(f, cs[t], out=c)
         np.multiply(i, g, out=part)
-        c_next += part
+        c += part
         if peephole is not None:
-            o[...] = 0.5 + 0.5 * np.tanh(product[:, 3 * features :] + 0.5 * peephole[2] * c_next)
-        tanh_c = tanh_cs[t if keep else 0]
-        np.tanh(c_next, out=tanh_c)
-        if projection is None:
-            np.multiply(o, tanh_c, out=y)
-        else:
-            (o * tanh_c).dot(projection, out=y)
-    return (hs, cs), (hs, cs, zs, tanh_cs)
+            np.tanh(product[:, 3 * features :] + 0.5 * peephole[2] * c, out=o)
+            o *= 0.5
+            o += 0.5
+        np.tanh(c, out=part)
+        np.multiply(o, part, out=m)
+        if projection is not None:
+            m.dot(projection, out=hs[t + 1])
+    return (hs, cs), (hs, cs, zs)
 
 
 def lstm_vjp(
-    params: Params, cache: tuple[Array, Array, Array, Array], dhs: Array, dcs: Array | None
+    params: Params, cache: tuple[Array, Array, Array], dhs: Array, dcs: Array | None, end: Start
 ) -> tuple[dict[str, Array], Array, tuple[Array, Array]]:
-    """From the last step to the first."""
-    hs, cs, gates, tanh_cs = cache
+    """From the last step to the first, with dm = dh (or dh P'):
+
+        dz_o = dm tanh(c') o (1 - o)
+        dc'  gets dm o (1 - tanh(c')**2)
+        dz_i = dc' g i (1 - i)        dz_f = dc' c f (1 - f)        dz_g = dc' i (1 - g**2)
+        dc = dc' f                    dh = dz U'
+
+    and with peepholes dc' gets dz_o p_o before, dc gets dz_i p_i + dz_f p_f after the other gates.
+    """
+    hs, cs, gates = cache
     time, batch, width = gates.shape
     features = width // 4
     weight, peephole, projection = _parts(params)
     back = weight.T.copy()
     dzs = np.empty_like(gates)
-    dh, dc, part = np.zeros_like(hs[0]), np.zeros_like(cs[0]), np.empty_like(cs[0])
-    slopes, square = np.empty_like(gates[0]), np.empty_like(gates[0])
-    for t in range(time - 1, -1, -1):
-        gate, tanh_c, dz, dh_t = gates[t], tanh_cs[t], dzs[t], dhs[t]
-        i, f, g, o = (gate[:, k * features : (k + 1) * features] for k in range(4))
-        dz_i, dz_f, dz_g, dz_o = (dz[:, k * features : (k + 1) * features] for k in range(4))
-        np.multiply(gate, gate, out=square)
-        slopes[...] = gate
-        slopes[:, 2 * features : 3 * features] = 1
-        slopes -= square
-        dh_t += dh
-        dm = dh_t if projection is None else dh_t.dot(projection.T)
-        np.multiply(dm, tanh_c, out=dz_o)
-        np.multiply(dz_o, tanh_c, out=part)
-        np.subtract(dm, part, out=part)
-        part *= o
-        dc += part
-        if dcs is not None:
-            dc += dcs[t]
-        if peephole is not None:
-            dz_o *= slopes[:, 3 * features :]
-            dc += dz_o * peephole[2]
-        np.multiply(dc, g, out=dz_i)
-        np.multiply(dc, cs[t], out=dz_f)
-        np.multiply(dc, i, out=dz_g)
-        if peephole is None:
-            dz *= slopes
-        else:
-            dz[:, : 3 * features] *= slopes[:, : 3 * features]
-        dc *= f
-        if peephole is not None:
-            dc += dz_i * peephole[0]
-            dc += dz_f * peephole[1]
-        dz.dot(back, out=dh)
+    ms = None if projection is None else np.empty((time, batch, features), gates.dtype)
+    dh, dc = filled(end[0], hs[0]), filled(end[1], cs[0])
+    dm, part = np.empty_like(dc), np.empty_like(dc)
+    for block in blocks(time, batch * width):
+        to_c = _factors(gates[block], cs[:-1][block], cs[1:][block], dzs[block], None if ms is None else ms[block])
+        for t in range(block.stop - 1, block.start - 1, -1):
+            dz = dzs[t]
+            dz_o = dz[:, 3 * features :]
+            dh += dhs[t]
+            if projection is None:
+                dm = dh
+            else:
+                dhs[t] = dh
+                dh.dot(projection.T, out=dm)
+            dz_o *= dm
+            np.multiply(dm, to_c[t - block.start], out=part)
+            dc += part
+            if dcs is not None:
+                dc += dcs[t]
+            if peephole is not None:
+                dc += dz_o * peephole[2]
+            dz_ifg = dz[:, : 3 * features].reshape(batch, 3, features)
+            dz_ifg *= dc[:, None]
+            dc *= gates[t, :, features : 2 * features]
+            if peephole is not None:
+                dc += dz[:, :features] * peephole[0]
+                dc += dz[:, features : 2 * features] * peephole[1]
+            dz.dot(back, out=dh)
     flat = rows(dzs)
     grads = {"hidden_weight": rows(hs[:-1]).T.dot(flat)}
     if peephole is not None:
-        d_i, d_f, _, d_o = np.split(dzs, 4, axis=2)
-        terms = np.concatenate([d_i * cs[:-1], d_f * cs[:-1], d_o * cs[1:]], axis=2)
+        dz_i, dz_f, _, dz_o = _four(dzs)
+        terms = np.concatenate([dz_i * cs[:-1], dz_f * cs[:-1], dz_o * cs[1:]], axis=2)
         grads["peephole"] = ones(len(flat), flat.dtype).dot(rows(terms))
-    if projection is not None:
-        grads["projection"] = rows(gates[:, :, 3 * features :] * tanh_cs).T.dot(rows(dhs))
+    if ms is not None:
+        grads["projection"] = rows(ms).T.dot(rows(dhs))
     return grads, dzs, (dh, dc)
+
+
+def _factors(gates: Array, c: Array, c_next: Array, dz: Array, m_out: Array | None) -> Array:
+    """Writes into dz what dm (for o) and dc' (for i, f, g) are multiplied with to give it; returns that from dm to dc'.
+
+    Also writes `m = o tanh(c')` where a place for it is given.
+    """
+    i, f, g, o = _four(gates)
+    to_i, to_f, to_g, to_o = _four(dz)
+    np.subtract(1, gates, out=dz)
+    part = i * g
+    to_i *= part
+    part *= g
+    np.subtract(i, part, out=to_g)
+    np.multiply(f, c, out=part)
+    to_f *= part
+    tanh_c = np.tanh(c_next)
+    m = np.multiply(o, tanh_c, out=part if m_out is None else m_out)
+    to_o *= m
+    np.multiply(m, tanh_c, out=tanh_c)
+    return np.subtract(o, tanh_c, out=tanh_c)
+
+
+def _four(gates: Array) -> tuple[Array, Array, Array, Array]:
+    """The gates i, f, g, o of an array whose last axis holds them side by side, as views."""
+    n = gates.shape[-1] // 4
+    return gates[..., :n], gates[..., n : 2 * n], gates[..., 2 * n : 3 * n], gates[..., 3 * n :]
 
 
 def _parts(params: Params) -> tuple[Array, Array | None, Array | None]:

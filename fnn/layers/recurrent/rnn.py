@@ -10,7 +10,7 @@ from fnn.contract import Layer
 from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import relu_vjp, tanh_vjp
 from fnn.layers.check import positive
-from fnn.layers.recurrent.sequence import Options, Returns, Start, cell, initial_weights, recurrent
+from fnn.layers.recurrent.sequence import Options, Returns, Start, cell, filled, initial_weights, recurrent
 from fnn.layers.dense import rows
 from fnn.types import Array, Ints, Params, bind, ones
 
@@ -40,35 +40,39 @@ def rnn_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def rnn_forward(activation: Activation, params: Params, zs: Array, start: Start, keep: bool) -> tuple[Any, Array]:
+def rnn_forward(activation: Activation, params: Params, zs: Array, start: Start) -> tuple[tuple[Array], Array]:
     """`h_t = f(z_t + h_{t-1} U)`; the cache is the trajectory of h."""
     weight = params["hidden_weight"]
     hs = np.empty((len(zs) + 1, *zs.shape[1:]), zs.dtype)
     hs[0] = start[0]
     steps = list(hs)
-    z = np.empty_like(zs[0])
-    for z_t, h, y in zip(zs, steps, steps[1:]):
-        h.dot(weight, out=z)
-        z += z_t
+    product = np.empty_like(zs[0])
+    for z, h, y in zip(zs, steps, steps[1:]):
+        h.dot(weight, out=product)
+        product += z
         if activation == "tanh":
-            np.tanh(z, out=y)
+            np.tanh(product, out=y)
         else:
-            np.maximum(z, 0, out=y)
+            np.maximum(product, 0, out=y)
     return (hs,), hs
 
 
 def rnn_vjp(
-    activation: Activation, params: Params, hs: Array, dhs: Array, dcs: Array | None
+    activation: Activation, params: Params, hs: Array, dhs: Array, dcs: Array | None, end: Start
 ) -> tuple[dict[str, Array], Array, tuple[Array]]:
     """`dz_t = (dh_t + dz_{t+1} U') f'(z_t)` from the last step to the first, then `dU` in one product."""
+    if activation == "tanh":
+        dzs = hs[1:] * hs[1:]
+        np.subtract(1, dzs, out=dzs)
+    else:
+        dzs = (hs[1:] > 0).astype(hs.dtype)
     back = params["hidden_weight"].T.copy()
-    slopes = 1 - hs[1:] * hs[1:] if activation == "tanh" else (hs[1:] > 0).astype(hs.dtype)
-    dh = np.zeros_like(hs[0])
-    for dz, slope in zip(dhs[::-1], slopes[::-1]):
-        dz += dh
-        dz *= slope
+    dh = filled(end[0], hs[0])
+    for dy, dz in zip(dhs[::-1], dzs[::-1]):
+        dh += dy
+        dz *= dh
         dz.dot(back, out=dh)
-    return {"hidden_weight": rows(hs[:-1]).T.dot(rows(dhs))}, dhs, (dh,)
+    return {"hidden_weight": rows(hs[:-1]).T.dot(rows(dzs))}, dzs, (dh,)
 
 
 # --- constructors ----------------------------------------------------------------------------------------------------

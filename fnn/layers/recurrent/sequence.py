@@ -3,16 +3,19 @@
 Time leads inside: `xs` is (time, batch, features), and the input's share of the pre-activations, `zs = xs W + b`, is
 one product for all steps, (time, batch, gates * features). What is left to a kernel are the steps themselves:
 
-    forward(params, zs, start, keep) -> (trajectories, cache)
-    vjp(params, cache, d_trajectories) -> (grads, dzs, d_start)
+    forward(params, zs, start) -> (trajectories, cache)
+    vjp(params, cache, dhs, dcs, end) -> (grads, dzs, d_start)
 
-A trajectory is (time + 1, batch, width), one for every part of the carry, the first of them the answer;
-`d_trajectories` leave the start out, and are `None` where nothing came back. Both arguments and results are the
-kernel's own to write into, and `keep` is False where no derivative will follow.
+There is a trajectory (time + 1, batch, width) for every part of the carry, h first, which is the answer, then c if the
+carry has two parts; `dhs` and `dcs` (None where nothing comes back) leave the start out. `end` is what comes back to the
+carry after the last step, an array or 0 for each part. Kernels may write into zs and end.
 
 A logistic gate is a hyperbolic tangent, `1 / (1 + exp(-z)) = (1 + tanh(z / 2)) / 2`, so one tanh serves all gates of a
 step; kernels with such gates get their pre-activations already halved (`scale`). The `dzs` they return are derivatives
 with respect to the pre-activations as they were before.
+
+Every factor that leads from the derivative of a carry to that of a pre-activation is known once forward has run. Vjps
+write the factors of a few steps (`blocks`) into dzs first, so that the loop over time has little left to do.
 """
 
 from __future__ import annotations
@@ -34,9 +37,9 @@ C = TypeVar("C")
 
 Returns: TypeAlias = Literal["sequence", "last"]
 Start: TypeAlias = tuple[Array | float, ...]
-"""Where the parts of the carry start: arrays (batch, width), or 0."""
-Forward: TypeAlias = Callable[[Params, Array, Start, bool], tuple[tuple[Array, ...], C]]
-Vjp: TypeAlias = Callable[[Params, C, Array, Array | None], tuple[Mapping[str, Array], Array, tuple[Array, ...]]]
+"""Where the parts of the carry, or what comes back to them, start: arrays (batch, width), or 0."""
+Forward: TypeAlias = Callable[[Params, Array, Start], tuple[tuple[Array, ...], C]]
+Vjp: TypeAlias = Callable[[Params, C, Array, Array | None, Start], tuple[Mapping[str, Array], Array, tuple[Array, ...]]]
 
 
 class Options(TypedDict, total=False):
@@ -156,17 +159,13 @@ def project_vjp(xs: Array, dzs: Array) -> dict[str, Array]:
 Cache: TypeAlias = tuple[Array, Ints | None, C]
 
 
-def _forward(forward: Forward[C], variant: Variant, keep: bool, params: Params, x: Any) -> tuple[Any, Cache[C]]:
+def _forward(forward: Forward[C], variant: Variant, params: Params, x: Any) -> tuple[Any, Cache[C]]:
     x, lengths, start = _checked(variant, params, x)
     xs = to_time(x, variant.reverse, lengths)
-    trajectories, kept = forward(params, project(params, xs, variant.scale), start, keep)
+    trajectories, kept = forward(params, project(params, xs, variant.scale), start)
     final = [at_end(part, lengths) for part in trajectories] if variant.carry or variant.last else []
     y = final[0] if variant.last else from_time(trajectories[0][1:], variant.reverse, lengths)
     return (y, pack(final)) if variant.carry else y, (xs, lengths, kept)
-
-
-def _infer(forward: Forward[C], variant: Variant, params: Params, x: Any) -> Any:
-    return _forward(forward, variant, False, params, x)[0]
 
 
 def _back(
@@ -176,10 +175,13 @@ def _back(
     xs, lengths, kept = cache
     dy, dcarry = (dy[0], unpack(dy[1])) if variant.carry else (dy, ())
     dhs = at_end_vjp(dy, len(xs), lengths) if variant.last else to_time(dy, variant.reverse, lengths)
-    if dcarry:
+    dcs, end = None, zero_start(variant.widths)
+    if lengths is None:
+        end = dcarry or end
+    elif dcarry:
         dhs += at_end_vjp(dcarry[0], len(xs), lengths)
-    dcs = at_end_vjp(dcarry[1], len(xs), lengths) if len(dcarry) > 1 else None
-    grads, dzs, dstart = vjp(params, kept, dhs, dcs)
+        dcs = at_end_vjp(dcarry[1], len(xs), lengths) if len(dcarry) > 1 else None
+    grads, dzs, dstart = vjp(params, kept, dhs, dcs, end)
     found = {**project_vjp(xs, dzs), **grads}
     return {name: found[name] for name in params}, dzs, dstart
 
@@ -196,6 +198,24 @@ def _vjp(vjp: Vjp[C], variant: Variant, params: Params, cache: Cache[C], dy: Any
     if lengths is not None:
         dx = dx, np.zeros_like(lengths)
     return grads, (dx, pack(dstart)) if variant.carry else dx
+
+
+def zero_start(widths: tuple[int, ...]) -> Start:
+    """A carry of zeros."""
+    return tuple(0.0 for _ in widths)
+
+
+def filled(start: Array | float, like: Array) -> Array:
+    """A new array like the given one, holding where a carry starts."""
+    carry = np.empty_like(like)
+    carry[...] = start
+    return carry
+
+
+def blocks(time: int, size: int) -> list[slice]:
+    """All steps in slices, the last first, of so many that arrays of `size` numbers a step fit a second-level cache."""
+    steps = max(1, 65536 // size)
+    return [slice(max(0, end - steps), end) for end in range(time, 0, -steps)]
 
 
 def pack(parts: Any) -> Any:
@@ -232,10 +252,9 @@ def recurrent(
     return stateless(
         kind,
         bind(_init, variant, init),
-        bind(_forward, forward, variant, True),
+        bind(_forward, forward, variant),
         bind(_vjp, vjp, variant),
         out_shape=bind(_out_shape, variant),
-        infer=bind(_infer, forward, variant),
         param_vjp=bind(_param_vjp, vjp, variant),
         config={**config, "reverse": reverse, "returns": returns, "lengths": lengths, "carry": carry},
         build=build,
@@ -320,7 +339,7 @@ def pair(who: str, names: str, value: Any) -> Any:
 def _checked(variant: Variant, params: Params, x: Any) -> tuple[Array, Ints | None, Start]:
     """The sequences, their lengths and where the carry starts, taken from the input of the layer."""
     who, weight, widths = variant.who, params["input_weight"], variant.widths
-    carry, lengths, start = None, None, tuple(0.0 for _ in widths)
+    carry, lengths = None, None
     if variant.carry:
         x, carry = pair(who, "(x, carry)", x)
     if variant.lengths:
@@ -332,7 +351,7 @@ def _checked(variant: Variant, params: Params, x: Any) -> tuple[Array, Ints | No
     if variant.carry:
         check_carry(who, widths, len(x), weight.dtype, carry)
         return x, lengths, unpack(carry)
-    return x, lengths, start
+    return x, lengths, zero_start(widths)
 
 
 def checked_lengths(who: str, x: Array, lengths: Any) -> Ints:
