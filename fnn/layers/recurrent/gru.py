@@ -19,12 +19,11 @@ from fnn.layers.activation import sigmoid, tanh_vjp
 from fnn.layers.check import positive
 from fnn.layers.dense import rows
 from fnn.layers.recurrent.sequence import (
+    Back,
     Options,
     Returns,
-    Start,
     blocks,
     cell,
-    filled,
     initial_weights,
     recurrent,
     scaled,
@@ -95,15 +94,11 @@ def gru_step_vjp(
 
 # --- all steps -------------------------------------------------------------------------------------------------------
 
-def gru_after_forward(params: Params, zs: Array, start: Start) -> tuple[tuple[Array], tuple[Array, Array, Array]]:
-    """All steps with the reset after the product. The cache: the trajectory of h, the gates (in the place of zs), and
-    m = h U_n + c."""
-    time, batch, width = zs.shape
-    features = width // 3
+def gru_after_forward(params: Params, zs: Array, carries: tuple[Array, ...]) -> Array:
+    """All steps with the reset after the product; the gates take the place of zs, the cache is m = h U_n + c."""
+    (hs,), time, features = carries, len(zs), zs.shape[2] // 3
     weight, bias = scaled(params["hidden_weight"], SCALE), params["hidden_bias"]
-    hs = np.empty((time + 1, batch, features), zs.dtype)
-    ms = np.empty((time, batch, features), zs.dtype)
-    hs[0] = start[0]
+    ms = np.empty_like(hs[1:])
     product = np.empty_like(zs[0])
     for_rz, for_n = product[:, : 2 * features], product[:, 2 * features :]
     for t in range(time):
@@ -116,23 +111,21 @@ def gru_after_forward(params: Params, zs: Array, start: Start) -> tuple[tuple[Ar
         n += y
         np.tanh(n, out=n)
         _update(hs[t], rz[:, features:], n, y)
-    return (hs,), (hs, zs, ms)
+    return ms
 
 
 def gru_after_vjp(
-    params: Params, cache: tuple[Array, Array, Array], dhs: Array, dcs: Array | None, end: Start
-) -> tuple[dict[str, Array], Array, tuple[Array]]:
+    params: Params, gates: Array, carries: tuple[Array, ...], ms: Array, back: Back
+) -> dict[str, Array]:
     """From the last step to the first, with h' = n + z (h - n):
 
         dz_n = dh' (1 - z) (1 - n**2)        dz_r = dz_n m r (1 - r)        dz_z = dh' (h - n) z (1 - z)
         dm = dz_n r                          dh = dh' z + [dz_r dz_z dm] U'
     """
-    hs, gates, ms = cache
-    time, batch, features = dhs.shape
-    back = params["hidden_weight"].T.copy()
-    dzs, dns = np.empty_like(gates), np.empty_like(dhs)  # dm stands in the place of dz_n at first
-    dh = filled(end[0], hs[0])
-    through = np.empty_like(dh)
+    (hs,), (dh,), dzs, dhs = carries, back.carry, back.dzs, back.dhs
+    time, _, features = dhs.shape
+    weight = params["hidden_weight"].T.copy()
+    dns, through = np.empty_like(dhs), np.empty_like(dh)  # in dzs, dm stands in the place of dz_n at first
     for block in blocks(time, gates[0].size):
         gate, dz_r, dz_z, dm = gates[block], *_three(dzs[block])
         _factors(gate, hs[:-1][block], ms[block], dz_r, dz_z, dns[block])
@@ -145,24 +138,21 @@ def gru_after_vjp(
             dz[:, features : 2 * features] *= dh
             dz[:, 2 * features :] *= dn
             dh *= gates[t, :, features : 2 * features]
-            dz.dot(back, out=through)
+            dz.dot(weight, out=through)
             dh += through
     flat = rows(dzs)
-    weight = rows(hs[:-1]).T.dot(flat)
     bias = ones(len(flat), flat.dtype).dot(flat[:, 2 * features :])
+    grads = {"hidden_weight": rows(hs[:-1]).T.dot(flat), "hidden_bias": bias}
     dzs[:, :, 2 * features :] = dns
-    return {"hidden_weight": weight, "hidden_bias": bias}, dzs, (dh,)
+    return grads
 
 
-def gru_before_forward(params: Params, zs: Array, start: Start) -> tuple[tuple[Array], tuple[Array, Array]]:
-    """All steps with the reset before the product. The cache: the trajectory of h, and the gates (in the place of zs)."""
-    time, batch, width = zs.shape
-    features = width // 3
+def gru_before_forward(params: Params, zs: Array, carries: tuple[Array, ...]) -> tuple[()]:
+    """All steps with the reset before the product; the gates take the place of zs."""
+    (hs,), time, features = carries, len(zs), zs.shape[2] // 3
     weight = scaled(params["hidden_weight"], SCALE)
     weight, candidate = weight[:, : 2 * features].copy(), weight[:, 2 * features :].copy()
-    hs = np.empty((time + 1, batch, features), zs.dtype)
-    hs[0] = start[0]
-    for_rz, for_n = np.empty((batch, 2 * features), zs.dtype), np.empty((batch, features), zs.dtype)
+    for_rz, for_n = np.empty((zs.shape[1], 2 * features), zs.dtype), np.empty_like(hs[0])
     for t in range(time):
         rz, n, y = zs[t, :, : 2 * features], zs[t, :, 2 * features :], hs[t + 1]
         hs[t].dot(weight, out=for_rz)
@@ -173,43 +163,42 @@ def gru_before_forward(params: Params, zs: Array, start: Start) -> tuple[tuple[A
         n += for_n
         np.tanh(n, out=n)
         _update(hs[t], rz[:, features:], n, y)
-    return (hs,), (hs, zs)
+    return ()
 
 
 def gru_before_vjp(
-    params: Params, cache: tuple[Array, Array], dhs: Array, dcs: Array | None, end: Start
-) -> tuple[dict[str, Array], Array, tuple[Array]]:
+    params: Params, gates: Array, carries: tuple[Array, ...], cache: tuple[()], back: Back
+) -> dict[str, Array]:
     """From the last step to the first, with h' = n + z (h - n) and m = r h:
 
         dz_n = dh' (1 - z) (1 - n**2)        dm = dz_n U_n'        dz_r = dm h r (1 - r)
         dz_z = dh' (h - n) z (1 - z)         dh = dh' z + dm r + [dz_r dz_z] U_rz'
     """
-    hs, gates = cache
-    time, batch, features = dhs.shape
-    back = params["hidden_weight"].T
-    back, candidate = back[: 2 * features].copy(), back[2 * features :].copy()
-    drzs, dns = np.empty((time, batch, 2 * features), dhs.dtype), np.empty_like(dhs)
-    dh = filled(end[0], hs[0])
-    dm, through = np.empty_like(dh), np.empty_like(dh)
+    (hs,), (dh,), dzs, dhs = carries, back.carry, back.dzs, back.dhs
+    time, _, features = dhs.shape
+    weight = params["hidden_weight"].T
+    weight, candidate = weight[: 2 * features].copy(), weight[2 * features :].copy()
+    dn, dm, through = np.empty_like(dh), np.empty_like(dh), np.empty_like(dh)
     for block in blocks(time, gates[0].size):
-        drz = drzs[block]
         h = hs[:-1][block]
-        _factors(gates[block], h, h, drz[:, :, :features], drz[:, :, features:], dns[block])
+        _factors(gates[block], h, h, *_three(dzs[block]))
         for t in range(block.stop - 1, block.start - 1, -1):
-            drz, dn = drzs[t], dns[t]
+            dz_r, dz_z, dz_n = _three(dzs[t])
             dh += dhs[t]
-            dn *= dh
+            dz_z *= dh
+            dz_n *= dh
+            dn[...] = dz_n
             dn.dot(candidate, out=dm)
-            drz[:, :features] *= dm
-            drz[:, features:] *= dh
+            dz_r *= dm
             dh *= gates[t, :, features : 2 * features]
             dm *= gates[t, :, :features]
             dh += dm
-            drz.dot(back, out=through)
+            dzs[t, :, : 2 * features].dot(weight, out=through)
             dh += through
     m = gates[:, :, :features] * hs[:-1]
-    weight = np.concatenate([rows(hs[:-1]).T.dot(rows(drzs)), rows(m).T.dot(rows(dns))], axis=1)
-    return {"hidden_weight": weight}, np.concatenate([drzs, dns], axis=2), (dh,)
+    flat = rows(dzs)
+    products = rows(hs[:-1]).T.dot(flat[:, : 2 * features]), rows(m).T.dot(flat[:, 2 * features :])
+    return {"hidden_weight": np.concatenate(products, axis=1)}
 
 
 def _sigmoid_of_halved(z: Array, y: Array) -> None:

@@ -22,12 +22,11 @@ from fnn.layers.activation import sigmoid, tanh_vjp
 from fnn.layers.check import positive
 from fnn.layers.dense import rows
 from fnn.layers.recurrent.sequence import (
+    Back,
     Options,
     Returns,
-    Start,
     blocks,
     cell,
-    filled,
     initial_weights,
     recurrent,
     scaled,
@@ -95,15 +94,12 @@ def lstm_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def lstm_forward(params: Params, zs: Array, start: Start) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
-    """All steps. The cache: the trajectories of h and c, and the gates, which take the place of zs."""
-    time, batch, width = zs.shape
+def lstm_forward(params: Params, zs: Array, carries: tuple[Array, ...]) -> tuple[()]:
+    """All steps; the gates take the place of zs."""
+    (hs, cs), (time, batch, width) = carries, zs.shape
     features = width // 4
     weight, peephole, projection = _parts(params)
     weight = scaled(weight, SCALE)
-    hs = np.empty((time + 1, batch, len(weight)), zs.dtype)
-    cs = np.empty((time + 1, batch, features), zs.dtype)
-    hs[0], cs[0] = start
     scale = scaled(np.ones_like(zs[0]), SCALE)
     offset = 1 - scale
     product, part = np.empty_like(zs[0]), np.empty_like(cs[0])
@@ -128,64 +124,59 @@ def lstm_forward(params: Params, zs: Array, start: Start) -> tuple[tuple[Array, 
         np.multiply(o, part, out=m)
         if projection is not None:
             m.dot(projection, out=hs[t + 1])
-    return (hs, cs), (hs, cs, zs)
+    return ()
 
 
 def lstm_vjp(
-    params: Params, cache: tuple[Array, Array, Array], dhs: Array, dcs: Array | None, end: Start
-) -> tuple[dict[str, Array], Array, tuple[Array, Array]]:
-    """From the last step to the first, with dm = dh (or dh P'):
+    params: Params, gates: Array, carries: tuple[Array, ...], cache: tuple[()], back: Back
+) -> dict[str, Array]:
+    """From the last step to the first, with dm = dh' (or dh' P'):
 
         dz_o = dm tanh(c') o (1 - o)
         dc'  gets dm o (1 - tanh(c')**2)
         dz_i = dc' g i (1 - i)        dz_f = dc' c f (1 - f)        dz_g = dc' i (1 - g**2)
         dc = dc' f                    dh = dz U'
 
-    and with peepholes dc' gets dz_o p_o before, dc gets dz_i p_i + dz_f p_f after the other gates.
+    and with peepholes dc' gets dz_o p_o too, and dc gets dz_i p_i + dz_f p_f.
     """
-    hs, cs, gates = cache
+    (hs, cs), (dh, dc), dzs, dhs = carries, back.carry, back.dzs, back.dhs
     time, batch, width = gates.shape
     features = width // 4
     weight, peephole, projection = _parts(params)
-    back = weight.T.copy()
-    dzs = np.empty_like(gates)
-    ms = None if projection is None else np.empty((time, batch, features), gates.dtype)
-    dh, dc = filled(end[0], hs[0]), filled(end[1], cs[0])
-    dm, part = np.empty_like(dc), np.empty_like(dc)
+    weight = weight.T.copy()
+    ms = None if projection is None else np.empty_like(cs[1:])
+    dm, part = dh if projection is None else np.empty_like(dc), np.empty_like(dc)
     for block in blocks(time, batch * width):
         to_c = _factors(gates[block], cs[:-1][block], cs[1:][block], dzs[block], None if ms is None else ms[block])
         for t in range(block.stop - 1, block.start - 1, -1):
             dz = dzs[t]
-            dz_o = dz[:, 3 * features :]
+            dz_i, dz_f, _, dz_o = _four(dz)
             dh += dhs[t]
-            if projection is None:
-                dm = dh
-            else:
+            if projection is not None:
                 dhs[t] = dh
                 dh.dot(projection.T, out=dm)
             dz_o *= dm
             np.multiply(dm, to_c[t - block.start], out=part)
             dc += part
-            if dcs is not None:
-                dc += dcs[t]
+            if back.dcs is not None:
+                dc += back.dcs[t]
             if peephole is not None:
                 dc += dz_o * peephole[2]
             dz_ifg = dz[:, : 3 * features].reshape(batch, 3, features)
             dz_ifg *= dc[:, None]
             dc *= gates[t, :, features : 2 * features]
             if peephole is not None:
-                dc += dz[:, :features] * peephole[0]
-                dc += dz[:, features : 2 * features] * peephole[1]
-            dz.dot(back, out=dh)
-    flat = rows(dzs)
-    grads = {"hidden_weight": rows(hs[:-1]).T.dot(flat)}
+                dc += dz_i * peephole[0]
+                dc += dz_f * peephole[1]
+            dz.dot(weight, out=dh)
+    grads = {"hidden_weight": rows(hs[:-1]).T.dot(rows(dzs))}
     if peephole is not None:
         dz_i, dz_f, _, dz_o = _four(dzs)
         terms = np.concatenate([dz_i * cs[:-1], dz_f * cs[:-1], dz_o * cs[1:]], axis=2)
-        grads["peephole"] = ones(len(flat), flat.dtype).dot(rows(terms))
+        grads["peephole"] = ones(time * batch, terms.dtype).dot(rows(terms))
     if ms is not None:
         grads["projection"] = rows(ms).T.dot(rows(dhs))
-    return grads, dzs, (dh, dc)
+    return grads
 
 
 def _factors(gates: Array, c: Array, c_next: Array, dz: Array, m_out: Array | None) -> Array:

@@ -10,7 +10,7 @@ from fnn.contract import Layer
 from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import relu_vjp, tanh_vjp
 from fnn.layers.check import positive
-from fnn.layers.recurrent.sequence import Options, Returns, Start, cell, filled, initial_weights, recurrent
+from fnn.layers.recurrent.sequence import Back, Options, Returns, cell, initial_weights, recurrent
 from fnn.layers.dense import rows
 from fnn.types import Array, Ints, Params, bind, ones
 
@@ -40,39 +40,37 @@ def rnn_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def rnn_forward(activation: Activation, params: Params, zs: Array, start: Start) -> tuple[tuple[Array], Array]:
-    """`h_t = f(z_t + h_{t-1} U)`; the cache is the trajectory of h."""
+def rnn_forward(activation: Activation, params: Params, zs: Array, carries: tuple[Array, ...]) -> tuple[()]:
+    """`h_t = f(z_t + h_{t-1} U)`."""
     weight = params["hidden_weight"]
-    hs = np.empty((len(zs) + 1, *zs.shape[1:]), zs.dtype)
-    hs[0] = start[0]
-    steps = list(hs)
     product = np.empty_like(zs[0])
-    for z, h, y in zip(zs, steps, steps[1:]):
+    hs = list(carries[0])
+    for z, h, y in zip(zs, hs, hs[1:]):
         h.dot(weight, out=product)
         product += z
         if activation == "tanh":
             np.tanh(product, out=y)
         else:
             np.maximum(product, 0, out=y)
-    return (hs,), hs
+    return ()
 
 
 def rnn_vjp(
-    activation: Activation, params: Params, hs: Array, dhs: Array, dcs: Array | None, end: Start
-) -> tuple[dict[str, Array], Array, tuple[Array]]:
+    activation: Activation, params: Params, zs: Array, carries: tuple[Array, ...], cache: tuple[()], back: Back
+) -> dict[str, Array]:
     """`dz_t = (dh_t + dz_{t+1} U') f'(z_t)` from the last step to the first, then `dU` in one product."""
+    (hs,), (dh,), dzs = carries, back.carry, back.dzs
     if activation == "tanh":
-        dzs = hs[1:] * hs[1:]
+        np.multiply(hs[1:], hs[1:], out=dzs)
         np.subtract(1, dzs, out=dzs)
     else:
-        dzs = (hs[1:] > 0).astype(hs.dtype)
-    back = params["hidden_weight"].T.copy()
-    dh = filled(end[0], hs[0])
-    for dy, dz in zip(dhs[::-1], dzs[::-1]):
+        dzs[...] = hs[1:] > 0
+    weight = params["hidden_weight"].T.copy()
+    for dy, dz in zip(back.dhs[::-1], dzs[::-1]):
         dh += dy
         dz *= dh
-        dz.dot(back, out=dh)
-    return {"hidden_weight": rows(hs[:-1]).T.dot(rows(dzs))}, dzs, (dh,)
+        dz.dot(weight, out=dh)
+    return {"hidden_weight": rows(hs[:-1]).T.dot(rows(dzs))}
 
 
 # --- constructors ----------------------------------------------------------------------------------------------------

@@ -1,18 +1,17 @@
 """What recurrent layers share: the order of time, the product with the input, lengths, carries, checks, constructors.
 
-Time leads inside: `xs` is (time, batch, features), and the input's share of the pre-activations, `zs = xs W + b`, is
-one product for all steps, (time, batch, gates * features). What is left to a kernel are the steps themselves:
+Time leads inside: `xs` is (time, batch, in), and the input's share of the pre-activations, `zs = xs W + b`, is one
+product for all steps, (time, batch, gates * features). What is left to a kernel are the steps themselves:
 
-    forward(params, zs, start) -> (trajectories, cache)
-    vjp(params, cache, dhs, dcs, end) -> (grads, dzs, d_start)
+    forward(params, zs, carries) -> cache
+    vjp(params, zs, carries, cache, back) -> grads of what only the kernel knows
 
-There is a trajectory (time + 1, batch, width) for every part of the carry, h first, which is the answer, then c if the
-carry has two parts; `dhs` and `dcs` (None where nothing comes back) leave the start out. `end` is what comes back to the
-carry after the last step, an array or 0 for each part. Kernels may write into zs and end.
+`carries` is a trajectory (time + 1, batch, width) for every part of the carry: h first, which is the answer, then c if
+there is one. Forward finds their starts, and fills in the rest; it may leave in zs what it likes to find there again.
+Vjp fills `back.dzs`, the derivatives with respect to the pre-activations.
 
 A logistic gate is a hyperbolic tangent, `1 / (1 + exp(-z)) = (1 + tanh(z / 2)) / 2`, so one tanh serves all gates of a
-step; kernels with such gates get their pre-activations already halved (`scale`). The `dzs` they return are derivatives
-with respect to the pre-activations as they were before.
+step; kernels with such gates get their pre-activations already halved (`scale`).
 
 Every factor that leads from the derivative of a carry to that of a pre-activation is known once forward has run. Vjps
 write the factors of a few steps (`blocks`) into dzs first, so that the loop over time has little left to do.
@@ -20,6 +19,7 @@ write the factors of a few steps (`blocks`) into dzs first, so that the loop ove
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, TypeVar
 
@@ -31,15 +31,28 @@ from fnn.initializers import Initializer
 from fnn.layers.check import input_error
 from fnn.layers.dense import rows
 from fnn.random import Key
-from fnn.types import Array, Ints, Params, Shape, ShapeError, bind, ones
+from fnn.types import Array, Ints, Params, Shape, ShapeError, bind
 
 C = TypeVar("C")
 
 Returns: TypeAlias = Literal["sequence", "last"]
-Start: TypeAlias = tuple[Array | float, ...]
-"""Where the parts of the carry, or what comes back to them, start: arrays (batch, width), or 0."""
-Forward: TypeAlias = Callable[[Params, Array, Start], tuple[tuple[Array, ...], C]]
-Vjp: TypeAlias = Callable[[Params, C, Array, Array | None, Start], tuple[Mapping[str, Array], Array, tuple[Array, ...]]]
+Forward: TypeAlias = Callable[[Params, Array, tuple[Array, ...]], C]
+
+
+class Back(NamedTuple):
+    """What comes back to a kernel, and where it puts its results; all of it is the kernel's to write into."""
+
+    dzs: Array
+    """(time, batch, gates * features): to be filled."""
+    dhs: Array
+    """(time, batch, width): what comes back to the answers."""
+    dcs: Array | None
+    """(time, batch, features): what comes back to c at every step, if anything does."""
+    carry: tuple[Array, ...]
+    """What comes back to the carry after the last step; to become what comes back to its start."""
+
+
+Vjp: TypeAlias = Callable[[Params, Array, tuple[Array, ...], C, Back], dict[str, Array]]
 
 
 class Options(TypedDict, total=False):
@@ -141,49 +154,60 @@ def scaled(weight: Array, scale: tuple[float, ...] | None) -> Array:
     return weight * factors
 
 
-def project(params: Params, xs: Array, scale: tuple[float, ...] | None) -> Array:
-    """`zs = xs W + b` for all steps, (time, batch, gates * features), a new array."""
-    zs: Array = rows(xs).dot(scaled(params["input_weight"], scale))
-    zs += scaled(params["bias"], scale)
-    return zs.reshape(*xs.shape[:2], -1)
+def project(params: Params, x1s: Array, scale: tuple[float, ...] | None, zs: Array) -> None:
+    """`zs = xs W + b` for all steps, as `[xs 1] [W; b]`."""
+    weight = np.concatenate([params["input_weight"], params["bias"][None]])
+    np.dot(rows(x1s), scaled(weight, scale), out=rows(zs))
 
 
-def project_vjp(xs: Array, dzs: Array) -> dict[str, Array]:
-    """`dW = xs' dzs`, `db` = the sum of dzs over time and batch."""
-    flat = rows(dzs)
-    return {"input_weight": rows(xs).T.dot(flat), "bias": ones(len(flat), flat.dtype).dot(flat)}
+def project_vjp(x1s: Array, dzs: Array) -> dict[str, Array]:
+    """`[dW; db] = [xs 1]' dzs`."""
+    weight = rows(x1s).T.dot(rows(dzs))
+    return {"input_weight": weight[:-1], "bias": weight[-1]}
 
 
 # --- from a kernel to the functions of a layer -----------------------------------------------------------------------
 
-Cache: TypeAlias = tuple[Array, Ints | None, C]
+Cache: TypeAlias = tuple[Array, Array, tuple[Array, ...], Ints | None, C]
+"""`[xs 1]`, what forward has left in zs, the trajectories, the lengths, and the kernel's own cache."""
 
 
 def _forward(forward: Forward[C], variant: Variant, params: Params, x: Any) -> tuple[Any, Cache[C]]:
     x, lengths, start = _checked(variant, params, x)
-    xs = to_time(x, variant.reverse, lengths)
-    trajectories, kept = forward(params, project(params, xs, variant.scale), start)
-    final = [at_end(part, lengths) for part in trajectories] if variant.carry or variant.last else []
-    y = final[0] if variant.last else from_time(trajectories[0][1:], variant.reverse, lengths)
-    return (y, pack(final)) if variant.carry else y, (xs, lengths, kept)
+    batch, time, features = x.shape
+    width = params["bias"].size
+    after = [(time + 1, batch, part) for part in variant.widths]
+    x1s, zs, *parts = allocate(x.dtype, (time, batch, features + 1), (time, batch, width), *after)
+    x1s[:, :, :-1], x1s[:, :, -1] = to_time(x, variant.reverse, lengths), 1
+    project(params, x1s, variant.scale, zs)
+    for part, first in zip(parts, start):
+        part[0] = first
+    carries = tuple(parts)
+    kept = forward(params, zs, carries)
+    final = [at_end(part, lengths) for part in carries] if variant.carry or variant.last else []
+    y = final[0] if variant.last else from_time(carries[0][1:], variant.reverse, lengths)
+    return (y, pack(final)) if variant.carry else y, (x1s, zs, carries, lengths, kept)
 
 
 def _back(
     vjp: Vjp[C], variant: Variant, params: Params, cache: Cache[C], dy: Any
 ) -> tuple[Params, Array, tuple[Array, ...]]:
     """The gradients, and the derivatives with respect to zs and to the start of the carry."""
-    xs, lengths, kept = cache
+    x1s, zs, carries, lengths, kept = cache
     dy, dcarry = (dy[0], unpack(dy[1])) if variant.carry else (dy, ())
-    dhs = at_end_vjp(dy, len(xs), lengths) if variant.last else to_time(dy, variant.reverse, lengths)
-    dcs, end = None, zero_start(variant.widths)
+    dzs, dhs = allocate(zs.dtype, zs.shape, carries[0][1:].shape)
+    dhs[...] = at_end_vjp(dy, len(zs), lengths) if variant.last else to_time(dy, variant.reverse, lengths)
+    dcs = None
+    end = [np.zeros_like(part[0]) for part in carries]
     if lengths is None:
-        end = dcarry or end
+        end = [d.copy() for d in dcarry] or end
     elif dcarry:
-        dhs += at_end_vjp(dcarry[0], len(xs), lengths)
-        dcs = at_end_vjp(dcarry[1], len(xs), lengths) if len(dcarry) > 1 else None
-    grads, dzs, dstart = vjp(params, kept, dhs, dcs, end)
-    found = {**project_vjp(xs, dzs), **grads}
-    return {name: found[name] for name in params}, dzs, dstart
+        dhs += at_end_vjp(dcarry[0], len(zs), lengths)
+        dcs = at_end_vjp(dcarry[1], len(zs), lengths) if len(dcarry) > 1 else None
+    back = Back(dzs, dhs, dcs, tuple(end))
+    grads = vjp(params, zs, carries, kept, back)
+    found = {**project_vjp(x1s, dzs), **grads}
+    return {name: found[name] for name in params}, dzs, back.carry
 
 
 def _param_vjp(vjp: Vjp[C], variant: Variant, params: Params, cache: Cache[C], dy: Any) -> Params:
@@ -192,24 +216,20 @@ def _param_vjp(vjp: Vjp[C], variant: Variant, params: Params, cache: Cache[C], d
 
 def _vjp(vjp: Vjp[C], variant: Variant, params: Params, cache: Cache[C], dy: Any) -> tuple[Params, Any]:
     grads, dzs, dstart = _back(vjp, variant, params, cache, dy)
-    xs, lengths, _ = cache
-    dxs = rows(dzs).dot(params["input_weight"].T).reshape(xs.shape)
+    lengths = cache[3]
+    dxs = rows(dzs).dot(params["input_weight"].T).reshape(*dzs.shape[:2], -1)
     dx: Any = from_time(dxs, variant.reverse, lengths)
     if lengths is not None:
         dx = dx, np.zeros_like(lengths)
     return grads, (dx, pack(dstart)) if variant.carry else dx
 
 
-def zero_start(widths: tuple[int, ...]) -> Start:
-    """A carry of zeros."""
-    return tuple(0.0 for _ in widths)
-
-
-def filled(start: Array | float, like: Array) -> Array:
-    """A new array like the given one, holding where a carry starts."""
-    carry = np.empty_like(like)
-    carry[...] = start
-    return carry
+def allocate(dtype: np.dtype[Any], *shapes: Shape) -> list[Array]:
+    """Arrays to be filled, in one piece of memory: one large piece is handed out again sooner than many small ones,
+    and memory that is new to the process costs a page fault every 4 KB."""
+    sizes = [math.prod(shape) for shape in shapes]
+    memory = np.empty(sum(sizes), dtype)
+    return [part.reshape(shape) for part, shape in zip(np.split(memory, np.cumsum(sizes)[:-1]), shapes)]
 
 
 def blocks(time: int, size: int) -> list[slice]:
@@ -336,7 +356,7 @@ def pair(who: str, names: str, value: Any) -> Any:
     return value
 
 
-def _checked(variant: Variant, params: Params, x: Any) -> tuple[Array, Ints | None, Start]:
+def _checked(variant: Variant, params: Params, x: Any) -> tuple[Array, Ints | None, tuple[Any, ...]]:
     """The sequences, their lengths and where the carry starts, taken from the input of the layer."""
     who, weight, widths = variant.who, params["input_weight"], variant.widths
     carry, lengths = None, None
@@ -351,7 +371,7 @@ def _checked(variant: Variant, params: Params, x: Any) -> tuple[Array, Ints | No
     if variant.carry:
         check_carry(who, widths, len(x), weight.dtype, carry)
         return x, lengths, unpack(carry)
-    return x, lengths, zero_start(widths)
+    return x, lengths, tuple(0.0 for _ in widths)
 
 
 def checked_lengths(who: str, x: Array, lengths: Any) -> Ints:
