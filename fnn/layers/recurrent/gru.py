@@ -19,10 +19,10 @@ from fnn.layers.activation import sigmoid, tanh_vjp
 from fnn.layers.check import positive
 from fnn.layers.dense import rows
 from fnn.layers.recurrent.sequence import (
+    Arrays,
     Back,
     Options,
     Returns,
-    blocks,
     cell,
     initial_weights,
     recurrent,
@@ -94,7 +94,7 @@ def gru_step_vjp(
 
 # --- all steps -------------------------------------------------------------------------------------------------------
 
-def gru_after_forward(params: Params, zs: Array, carries: tuple[Array, ...]) -> Array:
+def gru_after_forward(params: Params, zs: Array, carries: Arrays) -> Arrays:
     """All steps with the reset after the product; the gates take the place of zs, the cache is m = h U_n + c."""
     (hs,), time, features = carries, len(zs), zs.shape[2] // 3
     weight, bias = scaled(params["hidden_weight"], SCALE), params["hidden_bias"]
@@ -111,43 +111,39 @@ def gru_after_forward(params: Params, zs: Array, carries: tuple[Array, ...]) -> 
         n += y
         np.tanh(n, out=n)
         _update(hs[t], rz[:, features:], n, y)
-    return ms
+    return (ms,)
 
 
-def gru_after_vjp(
-    params: Params, gates: Array, carries: tuple[Array, ...], ms: Array, back: Back
-) -> dict[str, Array]:
+def gru_after_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays, back: Back) -> dict[str, Array]:
     """From the last step to the first, with h' = n + z (h - n):
 
         dz_n = dh' (1 - z) (1 - n**2)        dz_r = dz_n m r (1 - r)        dz_z = dh' (h - n) z (1 - z)
         dm = dz_n r                          dh = dh' z + [dz_r dz_z dm] U'
     """
-    (hs,), (dh,), dzs, dhs = carries, back.carry, back.dzs, back.dhs
+    (hs,), (ms,), (dh,), dzs, dhs = carries, cache, back.carry, back.dzs, back.dhs
     time, _, features = dhs.shape
-    weight = params["hidden_weight"].T.copy()
-    dns, through = np.empty_like(dhs), np.empty_like(dh)  # in dzs, dm stands in the place of dz_n at first
-    for block in blocks(time, gates[0].size):
-        gate, dz_r, dz_z, dm = gates[block], *_three(dzs[block])
-        _factors(gate, hs[:-1][block], ms[block], dz_r, dz_z, dns[block])
-        dm[...] = gate[:, :, :features]
-        for t in range(block.stop - 1, block.start - 1, -1):
-            dz, dn = dzs[t], dns[t]
-            dh += dhs[t]
-            dn *= dh
-            dz[:, :features] *= dn
-            dz[:, features : 2 * features] *= dh
-            dz[:, 2 * features :] *= dn
-            dh *= gates[t, :, features : 2 * features]
-            dz.dot(weight, out=through)
-            dh += through
+    dns, through = np.empty_like(dhs), np.empty_like(dh)
+    dz_r, dz_z, dms = _three(dzs)  # dm stands in the place of dz_n until the loop is done
+    _factors(gates, hs[:-1], ms, dz_r, dz_z, dns)
+    dms[...] = gates[:, :, :features]
+    for t in range(time - 1, -1, -1):
+        dz_r, dz_z, dm = _three(dzs[t])
+        dh += dhs[t]
+        dns[t] *= dh
+        dz_r *= dns[t]
+        dz_z *= dh
+        dm *= dns[t]
+        dh *= gates[t, :, features : 2 * features]
+        dzs[t].dot(back.weight, out=through)
+        dh += through
     flat = rows(dzs)
-    bias = ones(len(flat), flat.dtype).dot(flat[:, 2 * features :])
+    bias = ones(len(flat), flat.dtype).dot(rows(dms))
     grads = {"hidden_weight": rows(hs[:-1]).T.dot(flat), "hidden_bias": bias}
-    dzs[:, :, 2 * features :] = dns
+    dms[...] = dns
     return grads
 
 
-def gru_before_forward(params: Params, zs: Array, carries: tuple[Array, ...]) -> tuple[()]:
+def gru_before_forward(params: Params, zs: Array, carries: Arrays) -> Arrays:
     """All steps with the reset before the product; the gates take the place of zs."""
     (hs,), time, features = carries, len(zs), zs.shape[2] // 3
     weight = scaled(params["hidden_weight"], SCALE)
@@ -166,9 +162,7 @@ def gru_before_forward(params: Params, zs: Array, carries: tuple[Array, ...]) ->
     return ()
 
 
-def gru_before_vjp(
-    params: Params, gates: Array, carries: tuple[Array, ...], cache: tuple[()], back: Back
-) -> dict[str, Array]:
+def gru_before_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays, back: Back) -> dict[str, Array]:
     """From the last step to the first, with h' = n + z (h - n) and m = r h:
 
         dz_n = dh' (1 - z) (1 - n**2)        dm = dz_n U_n'        dz_r = dm h r (1 - r)
@@ -176,25 +170,22 @@ def gru_before_vjp(
     """
     (hs,), (dh,), dzs, dhs = carries, back.carry, back.dzs, back.dhs
     time, _, features = dhs.shape
-    weight = params["hidden_weight"].T
-    weight, candidate = weight[: 2 * features].copy(), weight[2 * features :].copy()
+    weight, candidate = back.weight[: 2 * features], back.weight[2 * features :]
     dn, dm, through = np.empty_like(dh), np.empty_like(dh), np.empty_like(dh)
-    for block in blocks(time, gates[0].size):
-        h = hs[:-1][block]
-        _factors(gates[block], h, h, *_three(dzs[block]))
-        for t in range(block.stop - 1, block.start - 1, -1):
-            dz_r, dz_z, dz_n = _three(dzs[t])
-            dh += dhs[t]
-            dz_z *= dh
-            dz_n *= dh
-            dn[...] = dz_n
-            dn.dot(candidate, out=dm)
-            dz_r *= dm
-            dh *= gates[t, :, features : 2 * features]
-            dm *= gates[t, :, :features]
-            dh += dm
-            dzs[t, :, : 2 * features].dot(weight, out=through)
-            dh += through
+    _factors(gates, hs[:-1], hs[:-1], *_three(dzs))
+    for t in range(time - 1, -1, -1):
+        dz_r, dz_z, dz_n = _three(dzs[t])
+        dh += dhs[t]
+        dz_z *= dh
+        dz_n *= dh
+        dn[...] = dz_n
+        dn.dot(candidate, out=dm)
+        dz_r *= dm
+        dh *= gates[t, :, features : 2 * features]
+        dm *= gates[t, :, :features]
+        dh += dm
+        dzs[t, :, : 2 * features].dot(weight, out=through)
+        dh += through
     m = gates[:, :, :features] * hs[:-1]
     flat = rows(dzs)
     products = rows(hs[:-1]).T.dot(flat[:, : 2 * features]), rows(m).T.dot(flat[:, 2 * features :])

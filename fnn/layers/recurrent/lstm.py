@@ -22,10 +22,10 @@ from fnn.layers.activation import sigmoid, tanh_vjp
 from fnn.layers.check import positive
 from fnn.layers.dense import rows
 from fnn.layers.recurrent.sequence import (
+    Arrays,
     Back,
     Options,
     Returns,
-    blocks,
     cell,
     initial_weights,
     recurrent,
@@ -94,7 +94,7 @@ def lstm_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def lstm_forward(params: Params, zs: Array, carries: tuple[Array, ...]) -> tuple[()]:
+def lstm_forward(params: Params, zs: Array, carries: Arrays) -> Arrays:
     """All steps; the gates take the place of zs."""
     (hs, cs), (time, batch, width) = carries, zs.shape
     features = width // 4
@@ -127,9 +127,7 @@ def lstm_forward(params: Params, zs: Array, carries: tuple[Array, ...]) -> tuple
     return ()
 
 
-def lstm_vjp(
-    params: Params, gates: Array, carries: tuple[Array, ...], cache: tuple[()], back: Back
-) -> dict[str, Array]:
+def lstm_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays, back: Back) -> dict[str, Array]:
     """From the last step to the first, with dm = dh' (or dh' P'):
 
         dz_o = dm tanh(c') o (1 - o)
@@ -142,48 +140,43 @@ def lstm_vjp(
     (hs, cs), (dh, dc), dzs, dhs = carries, back.carry, back.dzs, back.dhs
     time, batch, width = gates.shape
     features = width // 4
-    weight, peephole, projection = _parts(params)
-    weight = weight.T.copy()
-    ms = None if projection is None else np.empty_like(cs[1:])
+    _, peephole, projection = _parts(params)
     dm, part = dh if projection is None else np.empty_like(dc), np.empty_like(dc)
-    for block in blocks(time, batch * width):
-        to_c = _factors(gates[block], cs[:-1][block], cs[1:][block], dzs[block], None if ms is None else ms[block])
-        for t in range(block.stop - 1, block.start - 1, -1):
-            dz = dzs[t]
-            dz_i, dz_f, _, dz_o = _four(dz)
-            dh += dhs[t]
-            if projection is not None:
-                dhs[t] = dh
-                dh.dot(projection.T, out=dm)
-            dz_o *= dm
-            np.multiply(dm, to_c[t - block.start], out=part)
-            dc += part
-            if back.dcs is not None:
-                dc += back.dcs[t]
-            if peephole is not None:
-                dc += dz_o * peephole[2]
-            dz_ifg = dz[:, : 3 * features].reshape(batch, 3, features)
-            dz_ifg *= dc[:, None]
-            dc *= gates[t, :, features : 2 * features]
-            if peephole is not None:
-                dc += dz_i * peephole[0]
-                dc += dz_f * peephole[1]
-            dz.dot(weight, out=dh)
+    to_c, ms = _factors(gates, cs[:-1], cs[1:], dzs)
+    for t in range(time - 1, -1, -1):
+        dz = dzs[t]
+        dz_i, dz_f, _, dz_o = _four(dz)
+        dh += dhs[t]
+        if projection is not None:
+            dhs[t] = dh
+            dh.dot(projection.T, out=dm)
+        dz_o *= dm
+        np.multiply(dm, to_c[t], out=part)
+        dc += part
+        if back.dcs is not None:
+            dc += back.dcs[t]
+        if peephole is not None:
+            dc += dz_o * peephole[2]
+        dz_ifg = dz[:, : 3 * features].reshape(batch, 3, features)
+        dz_ifg *= dc[:, None]
+        dc *= gates[t, :, features : 2 * features]
+        if peephole is not None:
+            dc += dz_i * peephole[0]
+            dc += dz_f * peephole[1]
+        dz.dot(back.weight, out=dh)
     grads = {"hidden_weight": rows(hs[:-1]).T.dot(rows(dzs))}
     if peephole is not None:
         dz_i, dz_f, _, dz_o = _four(dzs)
         terms = np.concatenate([dz_i * cs[:-1], dz_f * cs[:-1], dz_o * cs[1:]], axis=2)
         grads["peephole"] = ones(time * batch, terms.dtype).dot(rows(terms))
-    if ms is not None:
+    if projection is not None:
         grads["projection"] = rows(ms).T.dot(rows(dhs))
     return grads
 
 
-def _factors(gates: Array, c: Array, c_next: Array, dz: Array, m_out: Array | None) -> Array:
-    """Writes into dz what dm (for o) and dc' (for i, f, g) are multiplied with to give it; returns that from dm to dc'.
-
-    Also writes `m = o tanh(c')` where a place for it is given.
-    """
+def _factors(gates: Array, c: Array, c_next: Array, dz: Array) -> tuple[Array, Array]:
+    """Writes into dz what dm (for o) and dc' (for i, f, g) are multiplied with to give it; returns the factor from dm
+    to dc', and m."""
     i, f, g, o = _four(gates)
     to_i, to_f, to_g, to_o = _four(dz)
     np.subtract(1, gates, out=dz)
@@ -193,11 +186,12 @@ def _factors(gates: Array, c: Array, c_next: Array, dz: Array, m_out: Array | No
     np.subtract(i, part, out=to_g)
     np.multiply(f, c, out=part)
     to_f *= part
-    tanh_c = np.tanh(c_next)
-    m = np.multiply(o, tanh_c, out=part if m_out is None else m_out)
+    to_c = np.tanh(c_next)
+    m = np.multiply(o, to_c, out=part)
     to_o *= m
-    np.multiply(m, tanh_c, out=tanh_c)
-    return np.subtract(o, tanh_c, out=tanh_c)
+    to_c *= m
+    np.subtract(o, to_c, out=to_c)
+    return to_c, m
 
 
 def _four(gates: Array) -> tuple[Array, Array, Array, Array]:

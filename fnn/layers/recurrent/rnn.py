@@ -10,7 +10,7 @@ from fnn.contract import Layer
 from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import relu_vjp, tanh_vjp
 from fnn.layers.check import positive
-from fnn.layers.recurrent.sequence import Back, Options, Returns, cell, initial_weights, recurrent
+from fnn.layers.recurrent.sequence import Arrays, Back, Options, Returns, cell, initial_weights, recurrent
 from fnn.layers.dense import rows
 from fnn.types import Array, Ints, Params, bind, ones
 
@@ -40,7 +40,7 @@ def rnn_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def rnn_forward(activation: Activation, params: Params, zs: Array, carries: tuple[Array, ...]) -> tuple[()]:
+def rnn_forward(activation: Activation, params: Params, zs: Array, carries: Arrays) -> Arrays:
     """`h_t = f(z_t + h_{t-1} U)`."""
     weight = params["hidden_weight"]
     product = np.empty_like(zs[0])
@@ -56,7 +56,7 @@ def rnn_forward(activation: Activation, params: Params, zs: Array, carries: tupl
 
 
 def rnn_vjp(
-    activation: Activation, params: Params, zs: Array, carries: tuple[Array, ...], cache: tuple[()], back: Back
+    activation: Activation, params: Params, zs: Array, carries: Arrays, cache: Arrays, back: Back
 ) -> dict[str, Array]:
     """`dz_t = (dh_t + dz_{t+1} U') f'(z_t)` from the last step to the first, then `dU` in one product."""
     (hs,), (dh,), dzs = carries, back.carry, back.dzs
@@ -65,11 +65,10 @@ def rnn_vjp(
         np.subtract(1, dzs, out=dzs)
     else:
         dzs[...] = hs[1:] > 0
-    weight = params["hidden_weight"].T.copy()
     for dy, dz in zip(back.dhs[::-1], dzs[::-1]):
         dh += dy
         dz *= dh
-        dz.dot(weight, out=dh)
+        dz.dot(back.weight, out=dh)
     return {"hidden_weight": rows(hs[:-1]).T.dot(rows(dzs))}
 
 

@@ -1,20 +1,21 @@
 """What recurrent layers share: the order of time, the product with the input, lengths, carries, checks, constructors.
 
-Time leads inside: `xs` is (time, batch, in), and the input's share of the pre-activations, `zs = xs W + b`, is one
-product for all steps, (time, batch, gates * features). What is left to a kernel are the steps themselves:
+Time leads inside. The input's share of the pre-activations, `zs = xs W + b`, (time, batch, gates * features), is one
+product for many steps. What is left to a kernel are the steps themselves:
 
     forward(params, zs, carries) -> cache
     vjp(params, zs, carries, cache, back) -> grads of what only the kernel knows
 
 `carries` is a trajectory (time + 1, batch, width) for every part of the carry: h first, which is the answer, then c if
 there is one. Forward finds their starts, and fills in the rest; it may leave in zs what it likes to find there again.
-Vjp fills `back.dzs`, the derivatives with respect to the pre-activations.
+The cache is whatever else it keeps, arrays with time leading. Vjp is told of a few steps at a time, the last first, as
+if there were no others; it fills `back.dzs`, the derivatives with respect to the pre-activations.
 
 A logistic gate is a hyperbolic tangent, `1 / (1 + exp(-z)) = (1 + tanh(z / 2)) / 2`, so one tanh serves all gates of a
 step; kernels with such gates get their pre-activations already halved (`scale`).
 
 Every factor that leads from the derivative of a carry to that of a pre-activation is known once forward has run. Vjps
-write the factors of a few steps (`blocks`) into dzs first, so that the loop over time has little left to do.
+write these factors into dzs first, so that the loop over time has little left to do.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ from fnn.types import Array, Ints, Params, Shape, ShapeError, bind
 C = TypeVar("C")
 
 Returns: TypeAlias = Literal["sequence", "last"]
-Forward: TypeAlias = Callable[[Params, Array, tuple[Array, ...]], C]
+Arrays: TypeAlias = tuple[Array, ...]
 
 
 class Back(NamedTuple):
-    """What comes back to a kernel, and where it puts its results; all of it is the kernel's to write into."""
+    """What comes back to a kernel, and where it puts its results; all of it but the weight is its own to write into."""
 
     dzs: Array
     """(time, batch, gates * features): to be filled."""
@@ -48,11 +49,14 @@ class Back(NamedTuple):
     """(time, batch, width): what comes back to the answers."""
     dcs: Array | None
     """(time, batch, features): what comes back to c at every step, if anything does."""
-    carry: tuple[Array, ...]
+    carry: Arrays
     """What comes back to the carry after the last step; to become what comes back to its start."""
+    weight: Array
+    """The hidden weight transposed, (gates * features, width)."""
 
 
-Vjp: TypeAlias = Callable[[Params, Array, tuple[Array, ...], C, Back], dict[str, Array]]
+Forward: TypeAlias = Callable[[Params, Array, Arrays], Arrays]
+Vjp: TypeAlias = Callable[[Params, Array, Arrays, Arrays, Back], dict[str, Array]]
 
 
 class Options(TypedDict, total=False):
@@ -83,10 +87,10 @@ class Variant(NamedTuple):
 
 
 def to_time(x: Array, reverse: bool, lengths: Ints | None) -> Array:
-    """A new time-major array. With lengths, every example begins at its first step (its last, if reversed), and what
-    lies beyond its length is 0, whatever x holds there."""
+    """The time-major array: a view of x. With lengths a new one: every example begins at its first step (its last, if
+    reversed), and what lies beyond its length is 0, whatever x holds there."""
     if lengths is None:
-        return (x[:, ::-1] if reverse else x).swapaxes(0, 1).copy()
+        return (x[:, ::-1] if reverse else x).swapaxes(0, 1)
     batch, time = x.shape[:2]
     xs: Array = x.reshape(batch * time, *x.shape[2:]).take(_order(lengths, time, reverse) + np.arange(batch) * time, 0)
     return select(valid(lengths, time), xs, xs.dtype.type(0))
@@ -95,7 +99,7 @@ def to_time(x: Array, reverse: bool, lengths: Ints | None) -> Array:
 def from_time(xs: Array, reverse: bool, lengths: Ints | None) -> Array:
     """The inverse of `to_time` up to the padding, which becomes 0. Each is the derivative of the other."""
     if lengths is None:
-        return (xs[::-1] if reverse else xs).swapaxes(0, 1).copy()
+        return (xs[::-1] if reverse else xs).swapaxes(0, 1)
     time, batch = xs.shape[:2]
     known = select(valid(lengths, time), xs, xs.dtype.type(0))
     x: Array = known.reshape(time * batch, *xs.shape[2:]).take(
@@ -154,88 +158,101 @@ def scaled(weight: Array, scale: tuple[float, ...] | None) -> Array:
     return weight * factors
 
 
-def project(params: Params, x1s: Array, scale: tuple[float, ...] | None, zs: Array) -> None:
-    """`zs = xs W + b` for all steps, as `[xs 1] [W; b]`."""
-    weight = np.concatenate([params["input_weight"], params["bias"][None]])
-    np.dot(rows(x1s), scaled(weight, scale), out=rows(zs))
+def with_ones(xs: Array) -> Array:
+    """A new array `[xs 1]`, so that the bias is one more row of the weight."""
+    x1s = np.empty((*xs.shape[:-1], xs.shape[-1] + 1), xs.dtype)
+    x1s[..., :-1] = xs
+    x1s[..., -1] = 1
+    return x1s
 
 
-def project_vjp(x1s: Array, dzs: Array) -> dict[str, Array]:
-    """`[dW; db] = [xs 1]' dzs`."""
-    weight = rows(x1s).T.dot(rows(dzs))
-    return {"input_weight": weight[:-1], "bias": weight[-1]}
-
-
-# --- from a kernel to the functions of a layer -----------------------------------------------------------------------
-
-Cache: TypeAlias = tuple[Array, Array, tuple[Array, ...], Ints | None, C]
-"""`[xs 1]`, what forward has left in zs, the trajectories, the lengths, and the kernel's own cache."""
-
-
-def _forward(forward: Forward[C], variant: Variant, params: Params, x: Any) -> tuple[Any, Cache[C]]:
-    x, lengths, start = _checked(variant, params, x)
-    batch, time, features = x.shape
-    width = params["bias"].size
-    after = [(time + 1, batch, part) for part in variant.widths]
-    x1s, zs, *parts = allocate(x.dtype, (time, batch, features + 1), (time, batch, width), *after)
-    x1s[:, :, :-1], x1s[:, :, -1] = to_time(x, variant.reverse, lengths), 1
-    project(params, x1s, variant.scale, zs)
-    for part, first in zip(parts, start):
-        part[0] = first
-    carries = tuple(parts)
-    kept = forward(params, zs, carries)
-    final = [at_end(part, lengths) for part in carries] if variant.carry or variant.last else []
-    y = final[0] if variant.last else from_time(carries[0][1:], variant.reverse, lengths)
-    return (y, pack(final)) if variant.carry else y, (x1s, zs, carries, lengths, kept)
-
-
-def _back(
-    vjp: Vjp[C], variant: Variant, params: Params, cache: Cache[C], dy: Any
-) -> tuple[Params, Array, tuple[Array, ...]]:
-    """The gradients, and the derivatives with respect to zs and to the start of the carry."""
-    x1s, zs, carries, lengths, kept = cache
-    dy, dcarry = (dy[0], unpack(dy[1])) if variant.carry else (dy, ())
-    dzs, dhs = allocate(zs.dtype, zs.shape, carries[0][1:].shape)
-    dhs[...] = at_end_vjp(dy, len(zs), lengths) if variant.last else to_time(dy, variant.reverse, lengths)
-    dcs = None
-    end = [np.zeros_like(part[0]) for part in carries]
-    if lengths is None:
-        end = [d.copy() for d in dcarry] or end
-    elif dcarry:
-        dhs += at_end_vjp(dcarry[0], len(zs), lengths)
-        dcs = at_end_vjp(dcarry[1], len(zs), lengths) if len(dcarry) > 1 else None
-    back = Back(dzs, dhs, dcs, tuple(end))
-    grads = vjp(params, zs, carries, kept, back)
-    found = {**project_vjp(x1s, dzs), **grads}
-    return {name: found[name] for name in params}, dzs, back.carry
-
-
-def _param_vjp(vjp: Vjp[C], variant: Variant, params: Params, cache: Cache[C], dy: Any) -> Params:
-    return _back(vjp, variant, params, cache, dy)[0]
-
-
-def _vjp(vjp: Vjp[C], variant: Variant, params: Params, cache: Cache[C], dy: Any) -> tuple[Params, Any]:
-    grads, dzs, dstart = _back(vjp, variant, params, cache, dy)
-    lengths = cache[3]
-    dxs = rows(dzs).dot(params["input_weight"].T).reshape(*dzs.shape[:2], -1)
-    dx: Any = from_time(dxs, variant.reverse, lengths)
-    if lengths is not None:
-        dx = dx, np.zeros_like(lengths)
-    return grads, (dx, pack(dstart)) if variant.carry else dx
+def blocks(time: int, batch: int, width: int) -> list[slice]:
+    """All steps in slices, the first first: long enough for products, short enough for a second-level cache."""
+    steps = max(1, 256 // batch, 131072 // (batch * width))
+    return [slice(start, min(start + steps, time)) for start in range(0, time, steps)]
 
 
 def allocate(dtype: np.dtype[Any], *shapes: Shape) -> list[Array]:
-    """Arrays to be filled, in one piece of memory: one large piece is handed out again sooner than many small ones,
-    and memory that is new to the process costs a page fault every 4 KB."""
+    """Arrays to be filled, in one piece of memory: one large piece is handed out again sooner than several, and memory
+    that is new to the process costs a page fault every 4 KB."""
     sizes = [math.prod(shape) for shape in shapes]
     memory = np.empty(sum(sizes), dtype)
     return [part.reshape(shape) for part, shape in zip(np.split(memory, np.cumsum(sizes)[:-1]), shapes)]
 
 
-def blocks(time: int, size: int) -> list[slice]:
-    """All steps in slices, the last first, of so many that arrays of `size` numbers a step fit a second-level cache."""
-    steps = max(1, 65536 // size)
-    return [slice(max(0, end - steps), end) for end in range(time, 0, -steps)]
+# --- from a kernel to the functions of a layer -----------------------------------------------------------------------
+
+
+class Cache(NamedTuple):
+    """What is kept between forward and vjp."""
+
+    xs: Array
+    zs: Array
+    carries: Arrays
+    kept: Arrays
+    lengths: Ints | None
+
+
+def _forward(forward: Forward, variant: Variant, params: Params, x: Any) -> tuple[Any, Cache]:
+    x, lengths, start = _checked(variant, params, x)
+    (batch, time, _), width = x.shape, params["bias"].size
+    after = [(time + 1, batch, part) for part in variant.widths]
+    zs, *parts = allocate(x.dtype, (time, batch, width), *after)
+    xs = to_time(x, variant.reverse, lengths)
+    weight = scaled(np.concatenate([params["input_weight"], params["bias"][None]]), variant.scale)
+    for block in blocks(time, batch, width):
+        np.dot(rows(with_ones(xs[block])), weight, out=rows(zs[block]))
+    for part, first in zip(parts, start):
+        part[0] = first
+    carries = tuple(parts)
+    kept = forward(params, zs, carries)
+    final = [at_end(part, lengths) for part in carries] if variant.carry or variant.last else []
+    y = final[0] if variant.last else np.ascontiguousarray(from_time(carries[0][1:], variant.reverse, lengths))
+    return (y, pack(final)) if variant.carry else y, Cache(xs, zs, carries, kept, lengths)
+
+
+def _back(
+    vjp: Vjp, variant: Variant, inputs: bool, params: Params, cache: Cache, dy: Any
+) -> tuple[dict[str, Array], Array, Arrays]:
+    """The gradients, dx (computed only if `inputs`) in the order of time, and what comes back to the carry."""
+    xs, zs, carries, kept, lengths = cache
+    time, batch, width = zs.shape
+    dy, dcarry = (dy[0], unpack(dy[1])) if variant.carry else (dy, ())
+    dhs = at_end_vjp(dy, time, lengths) if variant.last else to_time(dy, variant.reverse, lengths)
+    dcs, end = None, tuple(np.zeros_like(part[0]) for part in carries)
+    if lengths is None:
+        end = tuple(d.copy() for d in dcarry) or end
+    elif dcarry:
+        dhs = dhs + at_end_vjp(dcarry[0], time, lengths)
+        dcs = at_end_vjp(dcarry[1], time, lengths) if len(dcarry) > 1 else None
+    dx = np.empty((batch, time, xs.shape[2]) if inputs else 0, zs.dtype)
+    dxs = to_time(dx, variant.reverse, None) if inputs else dx
+    weight, back = params["input_weight"].T, params["hidden_weight"].T.copy()
+    total: dict[str, Array] = {}
+    for block in reversed(blocks(time, batch, width)):
+        steps = slice(block.start, block.stop + 1)
+        now = Back(np.empty_like(zs[block]), dhs[block].copy(), None if dcs is None else dcs[block], end, back)
+        grads = vjp(params, zs[block], tuple(part[steps] for part in carries), tuple(a[block] for a in kept), now)
+        product = rows(with_ones(xs[block])).T.dot(rows(now.dzs))
+        grads["input_weight"], grads["bias"] = product[:-1], product[-1]
+        if inputs:
+            dxs[block] = rows(now.dzs).dot(weight).reshape(xs[block].shape)
+        for name in total:
+            total[name] += grads[name]
+        total = total or grads
+    if inputs and lengths is not None:
+        dx = from_time(dxs, variant.reverse, lengths)
+    return {name: total[name] for name in params}, dx, end
+
+
+def _param_vjp(vjp: Vjp, variant: Variant, params: Params, cache: Cache, dy: Any) -> Params:
+    return _back(vjp, variant, False, params, cache, dy)[0]
+
+
+def _vjp(vjp: Vjp, variant: Variant, params: Params, cache: Cache, dy: Any) -> tuple[Params, Any]:
+    grads, x, carry = _back(vjp, variant, True, params, cache, dy)
+    dx = x if cache.lengths is None else (x, np.zeros_like(cache.lengths))
+    return grads, (dx, pack(carry)) if variant.carry else dx
 
 
 def pack(parts: Any) -> Any:
@@ -254,8 +271,8 @@ def recurrent(
     widths: tuple[int, ...],
     scale: tuple[float, ...] | None,
     init: Callable[[Key, Shape], Params],
-    forward: Forward[C],
-    vjp: Vjp[C],
+    forward: Forward,
+    vjp: Vjp,
     *,
     reverse: bool,
     returns: Returns,
