@@ -41,7 +41,7 @@ def _children(tree: Tree) -> list[tuple[str, Tree]]:
     return []
 
 
-def _rebuild(node: Tree, children: list[Tree]) -> Tree:
+def rebuild(node: Tree, children: list[Tree]) -> Tree:
     """A node like `node` with other children, in the same order."""
     if isinstance(node, Mapping):
         return dict(zip(node, children))
@@ -127,7 +127,9 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
 def _map(f: Callable[..., Any], tree: Tree) -> Tree:
     if isinstance(tree, dict):
         return {k: f(v) if type(v) is _ndarray else _map(f, v) for k, v in tree.items()}
-    return _rebuild(tree, [_map(f, v) for _, v in _children(tree)]) if _is_node(tree) else f(tree)
+    if type(tree) is tuple:
+        return tuple([f(v) if type(v) is _ndarray else _map(f, v) for v in tree])
+    return rebuild(tree, [_map(f, v) for _, v in _children(tree)]) if _is_node(tree) else f(tree)
 
 
 def _map2(f: Callable[..., Any], tree: Tree, other: Tree) -> Tree:
@@ -145,7 +147,7 @@ def _map_many(f: Callable[..., Any], tree: Tree, rest: tuple[Tree, ...]) -> Tree
     others = [dict(_children(other)) for other in rest]
     if any(len(other) != len(children) for other in others):
         raise ValueError("the trees have different numbers of children")
-    return _rebuild(tree, [_map_many(f, child, tuple(o[name] for o in others)) for name, child in children])
+    return rebuild(tree, [_map_many(f, child, tuple(o[name] for o in others)) for name, child in children])
 
 
 def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
@@ -157,7 +159,7 @@ def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
         if not _is_node(node):
             return f(path, node, *others)
         tables = [dict(_children(other)) for other in others]
-        return _rebuild(node, [walk(c, [t[name] for t in tables], join(path, name)) for name, c in _children(node)])
+        return rebuild(node, [walk(c, [t[name] for t in tables], join(path, name)) for name, c in _children(node)])
 
     return walk(tree, list(rest), "")
 
@@ -183,6 +185,14 @@ def get(tree: Tree, path: str) -> Tree:
     return tree
 
 
+def find(tree: Tree, path: str) -> Tree:
+    """The leaf or subtree at `path`, or `None`."""
+    try:
+        return get(tree, path)
+    except KeyError:
+        return None
+
+
 def set(tree: Tree, path: str, value: Tree) -> Tree:
     """A new tree with `value` in the place of what stands at `path` (which must exist); everything else is shared."""
     get(tree, path)
@@ -192,7 +202,7 @@ def set(tree: Tree, path: str, value: Tree) -> Tree:
 def _set(tree: Tree, names: list[str], value: Tree) -> Tree:
     if not names:
         return value
-    return _rebuild(tree, [_set(c, names[1:], value) if name == names[0] else c for name, c in _children(tree)])
+    return rebuild(tree, [_set(c, names[1:], value) if name == names[0] else c for name, c in _children(tree)])
 
 
 def partition(tree: Tree, where: Callable[[str, Any], bool]) -> tuple[Tree, Tree]:
@@ -211,7 +221,7 @@ def _select(tree: Tree, where: Callable[[str, Any], bool], path: str, wanted: bo
     if isinstance(tree, Mapping):
         kept = zip(tree, children)
         return {k: new for k, (_, old, new) in kept if new is not None and not (_is_node(new) and not new and old)}
-    return _rebuild(tree, [new for _, _, new in children])
+    return rebuild(tree, [new for _, _, new in children])
 
 
 def merge(tree: Tree, other: Tree) -> Tree:
@@ -225,7 +235,7 @@ def _merge(a: Tree, b: Tree, path: str) -> Tree:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return {k: _merge(a.get(k), b.get(k), join(path, str(k))) for k in [*a, *(k for k in b if k not in a)]}
     if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
-        return _rebuild(a, [_merge(x, y, join(path, name)) for (name, x), y in zip(_children(a), b)])
+        return rebuild(a, [_merge(x, y, join(path, name)) for (name, x), y in zip(_children(a), b)])
     raise ValueError(f"merge: both trees have something at {path or 'the root'}: {_describe(a)} and {_describe(b)}")
 
 
@@ -308,7 +318,7 @@ def _unravel(vector: NDArray[Any], like: Tree, start: int) -> tuple[Tree, int]:
         for child in like:
             part, start = _unravel(vector, child, start)
             parts.append(part)
-        return _rebuild(like, parts), start
+        return rebuild(like, parts), start
     if like is None:
         return None, start
     end = start + int(np.size(like))

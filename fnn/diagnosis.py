@@ -1,0 +1,96 @@
+"""Why a loss stopped being finite: which parameter, activation or gradient went bad first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fnn import tree
+from fnn.combinators import located, serial
+from fnn.contract import Layer, Loss, Mode, Train, value_and_grad
+from fnn.data import Data
+from fnn.history import TrainState
+from fnn.types import EMPTY, Params, State
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss stopped being finite. `train_state` is the last good state, `step` the update that went wrong."""
+
+    def __init__(self, message: str, train_state: TrainState) -> None:
+        super().__init__(message)
+        self.train_state = train_state
+        self.step = train_state.step
+
+
+def explain(
+    model: Layer[Any, Any], loss: Loss[Any, Any], data: Data[Any], before: TrainState, now: TrainState
+) -> NonFiniteError:
+    """The error to raise when the step from `now` gave a loss that is not finite; `before` is the state before it.
+
+    If the parameters of `now` are finite, its own pass went wrong; otherwise the update that led to it did. That step
+    is made again, layer by layer, with floating-point errors raised.
+    """
+    parameter = first_bad(now.params)
+    good = now if parameter is None else before
+    batch = next(iter(data.stream(good.key, good.step)))
+    found = _first_bad_activation(model, loss, good, batch)
+    where = f"{found} is the first that is not finite" if found else "every activation and gradient is finite"
+    if parameter is not None:
+        where += f", and the update leaves the parameter {parameter} not finite"
+    epoch = good.step / data.steps_per_epoch
+    raised = _raised(model, loss, good, batch)
+    return NonFiniteError(
+        f"train: the loss is not finite after step {now.step}; the step that went wrong is {good.step} "
+        f"(epoch {epoch:.4g}): {where}{raised}. The last good state is in this error's train_state. "
+        "Lower the learning rate, clip the gradients, or scale the data.",
+        good,
+    )
+
+
+def first_bad(values: Any) -> str | None:
+    """The path of the first leaf with a NaN or an infinity."""
+    return next((path for path, a in tree.items(values) if not np.isfinite(a).all()), None)
+
+
+def _first_bad_activation(model: Layer[Any, Any], loss: Loss[Any, Any], good: TrainState, batch: Any) -> str | None:
+    mode = _mode(model, good)
+    with np.errstate(all="ignore"):
+        found = _walk(model, good.params, good.state, batch[0], mode, "")
+        if isinstance(found, str):
+            return f"the output of {found}"
+        value, grads, _ = value_and_grad(model, loss)(good.params, good.state, batch[0], batch[1], mode, *batch[2:])
+        if not np.isfinite(value):
+            return f"the loss {loss!r}"
+        path = first_bad(grads)
+        return None if path is None else f"the gradient of {path}"
+
+
+def _mode(model: Layer[Any, Any], good: TrainState) -> Mode:
+    return Train(good.key.fold_in("step").fold_in(good.step) if model.draws else good.key)
+
+
+def _walk(layer: Layer[Any, Any], params: Params, state: State, x: Any, mode: Mode, path: str) -> Any:
+    """The output of the layer, or the path of the first layer in it whose output is not finite."""
+    if layer.build is not serial:
+        y = layer.forward(params, state, x, mode)[0]
+        return y if first_bad(y) is None else path or repr(layer)
+    for name, child in layer.children:
+        child_mode = Train(mode.key.fold_in(name)) if isinstance(mode, Train) and child.draws else mode
+        x = _walk(child, params.get(name, EMPTY), state.get(name, EMPTY), x, child_mode, tree.join(path, name))
+        if isinstance(x, str):
+            return x
+    return x
+
+
+def _raised(model: Layer[Any, Any], loss: Loss[Any, Any], good: TrainState, batch: Any) -> str:
+    """What NumPy says when the step is made with floating-point errors raised; the notes of combinators say where."""
+    try:
+        with np.errstate(over="raise", invalid="raise", divide="raise"):
+            value_and_grad(model, loss)(
+                good.params, good.state, batch[0], batch[1], _mode(model, good), *batch[2:]
+            )
+    except FloatingPointError as error:
+        return f" ({', '.join([str(error), *getattr(error, '__notes__', [])])})"
+    return ""

@@ -1,0 +1,80 @@
+"""What a training run has to tell: the rows of its history, and the record of it that a checkpoint holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+import attrs
+
+from fnn.checkpoint import load, load_metadata, save
+from fnn.random import Key
+from fnn.types import Params, State
+
+
+@attrs.frozen
+class TrainState:
+    """Everything that a training step reads and gives anew. Resuming needs nothing else."""
+
+    step: int
+    """Updates made so far."""
+    params: Params
+    state: State
+    opt_state: Any
+    key: Key
+
+
+@attrs.frozen
+class Row:
+    """One line of the history."""
+
+    step: int
+    """Updates made so far."""
+    epoch: float
+    """The same in epochs."""
+    loss: float
+    """The mean training loss since the row before, over examples, each as it was when its step was made."""
+    learning_rate: float | None
+    """The learning rate of the last step, if the optimizer's state tells."""
+    seconds: float
+    """Time since the start, of all runs together where training was resumed."""
+    evaluation: Mapping[str, float]
+    """The loss and the metrics on the evaluation data; empty where nothing was evaluated."""
+
+
+@attrs.frozen
+class Run:
+    """How far a run has come: what `train` carries from step to step, and what a checkpoint of it holds."""
+
+    train_state: TrainState
+    best: TrainState
+    """The state of the best evaluation so far."""
+    score: float = math.inf
+    """The value it had; negated where higher is better."""
+    loss: float = 0.0
+    """The sum of the training losses since the last row, and of their examples."""
+    examples: int = 0
+    seconds: float = 0.0
+    history: tuple[Row, ...] = ()
+
+
+def save_run(path: str | PathLike[str], run: Run) -> None:
+    """Writes the run to a checkpoint: its train states as arrays, the rest as metadata."""
+    told = {name: getattr(run, name) for name in ("score", "loss", "examples", "seconds")}
+    rows = [attrs.asdict(row) for row in run.history]
+    save(path, {"train_state": run.train_state, "best": _outcome(run.best)}, metadata={"run": {**told, "history": rows}})
+
+
+def load_run(path: str | PathLike[str], like: TrainState) -> Run:
+    """The run in a checkpoint; `CheckpointError` lists what differs from the structure of `like`."""
+    found: Any = load(path, {"train_state": like, "best": _outcome(like)})
+    told: dict[str, Any] = dict(load_metadata(path)["run"])
+    now, rows = found["train_state"], tuple(Row(**row) for row in told.pop("history"))
+    return Run(now, attrs.evolve(now, **found["best"]), history=rows, **told)
+
+
+def _outcome(train_state: TrainState) -> dict[str, Any]:
+    """What is kept of the best evaluation: parameters and running statistics."""
+    return {"params": train_state.params, "state": train_state.state}
