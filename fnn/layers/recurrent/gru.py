@@ -16,7 +16,7 @@ import numpy as np
 from fnn.contract import Layer
 from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import sigmoid, tanh_vjp
-from fnn.layers.check import positive
+from fnn.check import positive
 from fnn.layers.dense import rows
 from fnn.layers.recurrent.sequence import (
     Arrays,

@@ -12,6 +12,7 @@ i (input), f (forget), g (candidate), o (output):
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from fnn.contract import Layer
 from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import sigmoid, tanh_vjp
-from fnn.layers.check import positive
+from fnn.check import positive
 from fnn.layers.dense import rows
 from fnn.layers.recurrent.sequence import (
     Arrays,
@@ -224,7 +225,7 @@ def lstm_cell(
 
     Parameters as those of `LSTM`; `scan(lstm_cell(n))` equals `LSTM(n, carry=True)`.
     """
-    rows = _check("lstm_cell", features, projection)
+    rows = _check("lstm_cell", features, projection, forget_bias)
     inits = {"input_init": input_init, "hidden_init": hidden_init, "bias_init": bias_init}
     shape = {"features": features, "peepholes": peepholes, "projection": projection, "forget_bias": forget_bias}
     return cell(
@@ -307,7 +308,7 @@ def LSTM(
     `forget_bias` is added to the initial bias of f (Gers et al. 2000). `reverse`, `returns`, `lengths` and `carry` are
     as in `RNN`; the carry is the pair (h, c), h (batch, features or n) and c (batch, features).
     """
-    rows = _check("LSTM", features, projection)
+    rows = _check("LSTM", features, projection, forget_bias)
     inits = {"input_init": input_init, "hidden_init": hidden_init, "bias_init": bias_init}
     shape = {"features": features, "peepholes": peepholes, "projection": projection, "forget_bias": forget_bias}
     return recurrent(
@@ -327,9 +328,11 @@ def LSTM(
     )
 
 
-def _check(kind: str, features: int, projection: int | None) -> int:
+def _check(kind: str, features: int, projection: int | None, forget_bias: float) -> int:
     """The features of h."""
     positive(kind, "features", features)
+    if not math.isfinite(forget_bias):
+        raise ValueError(f"{kind}({features}): expected a finite forget_bias, got {forget_bias!r}")
     return features if projection is None else positive(f"{kind}({features})", "projection", projection)
 
 

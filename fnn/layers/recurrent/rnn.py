@@ -9,7 +9,7 @@ import numpy as np
 from fnn.contract import Layer
 from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import relu_vjp, tanh_vjp
-from fnn.layers.check import positive
+from fnn.check import positive
 from fnn.layers.recurrent.sequence import Arrays, Back, Options, Returns, cell, initial_weights, recurrent
 from fnn.layers.dense import rows
 from fnn.types import Array, Ints, Params, bind, ones

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from fnn.contract import Layer, stateless
 from fnn.initializers import Initializer
-from fnn.layers.check import input_error
+from fnn.check import input_error
 from fnn.layers.dense import rows
 from fnn.random import Key
 from fnn.types import Array, Ints, Params, Shape, ShapeError, bind
