@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fnn.contract import EVAL, Layer, Mode, Train, layer
 from fnn.initializers import Initializer, glorot_uniform, zeros
-from fnn.layers.check import fraction, input_error, positive
+from fnn.check import fraction, input_error, positive
 from fnn.layers.dense import dense_forward, dense_input_vjp, dense_param_vjp
 from fnn.layers.dropout import LEVELS, draw_mask, masked
 from fnn.layers.position import rotate, rotate_vjp

@@ -15,7 +15,7 @@ from fnn.combinators import dag, fan_in_mul, fan_in_sum, serial
 from fnn.contract import Layer
 from fnn.layers.activation import Gelu, Silu
 from fnn.layers.attention import CrossAttention, Mask, MaskedAttention, MultiHeadAttention
-from fnn.layers.check import positive
+from fnn.check import positive
 from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout
 from fnn.layers.norm import LayerNorm
