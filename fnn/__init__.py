@@ -50,19 +50,29 @@ from fnn.layers.activation import (
     Squareplus,
     Tanh,
 )
+from fnn.layers.attention import CrossAttention, MaskedAttention, MaskedCrossAttention, MultiHeadAttention
 from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout, GaussianNoise, SpatialDropout, StochasticDepth
 from fnn.layers.embedding import Embedding
 from fnn.layers.gated import Glu, Maxout, PRelu
 from fnn.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from fnn.layers.position import LearnedPosition, Rotary, SinusoidalPosition
+from fnn.layers.recurrent import GRU, LSTM, RNN, gru_cell, lstm_cell, rnn_cell
 from fnn.layers.shape import Flatten, Identity, Reshape, Transpose
 from fnn.layers.softmax import LogSoftmax, Softmax
+from fnn.layers.transformer import (
+    CrossTransformerBlock,
+    FeedForward,
+    GatedFeedForward,
+    MaskedTransformerBlock,
+    TransformerBlock,
+)
 from fnn.losses import mse, sigmoid_cross_entropy, softmax_cross_entropy
 from fnn.metrics import Metric, accuracy
 from fnn.optimizers import Optimizer, adam, adamw, add_decayed_weights, apply_updates, chain, sgd
 from fnn.progress import progress
 from fnn.random import Key
+from fnn.scan import Bidirectional, scan, stack, zero_carry
 from fnn.schedules import Schedule, constant, cosine, warmup
 from fnn.training import Result, evaluate, iterate, make_step, train
 from fnn.types import Array, Ints, Params, ShapeError, State, bind
@@ -71,13 +81,19 @@ __all__ = [
     "Array",
     "BatchNorm",
     "Batches",
+    "Bidirectional",
     "CheckpointError",
+    "CrossAttention",
+    "CrossTransformerBlock",
     "Dense",
     "Dropout",
     "Elu",
     "Embedding",
     "Eval",
+    "FeedForward",
     "Flatten",
+    "GRU",
+    "GatedFeedForward",
     "GaussianNoise",
     "Gelu",
     "GeluTanh",
@@ -90,20 +106,26 @@ __all__ = [
     "InstanceNorm",
     "Ints",
     "Key",
+    "LSTM",
     "Layer",
     "LayerNorm",
     "LeakyRelu",
     "LearnedPosition",
     "LogSoftmax",
     "Loss",
+    "MaskedAttention",
+    "MaskedCrossAttention",
+    "MaskedTransformerBlock",
     "Maxout",
     "Metric",
     "Mish",
+    "MultiHeadAttention",
     "NonFiniteError",
     "Optimizer",
     "PRelu",
     "Params",
     "RMSNorm",
+    "RNN",
     "Record",
     "Relu",
     "Reshape",
@@ -127,6 +149,7 @@ __all__ = [
     "Tanh",
     "Train",
     "TrainState",
+    "TransformerBlock",
     "Transpose",
     "WeightNorm",
     "accuracy",
@@ -147,6 +170,7 @@ __all__ = [
     "fan_out",
     "frozen",
     "grad",
+    "gru_cell",
     "initializers",
     "iterate",
     "layer",
@@ -154,6 +178,7 @@ __all__ = [
     "load_arrays",
     "load_metadata",
     "low_rank",
+    "lstm_cell",
     "make_step",
     "mapped",
     "mse",
@@ -167,12 +192,15 @@ __all__ = [
     "reparam",
     "repeat",
     "residual",
+    "rnn_cell",
     "save",
+    "scan",
     "serial",
     "sgd",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "split",
+    "stack",
     "stateless",
     "tap",
     "tied",
@@ -181,4 +209,5 @@ __all__ = [
     "tree",
     "value_and_grad",
     "warmup",
+    "zero_carry",
 ]
