@@ -42,8 +42,8 @@ def named(name: str, child: Layer[A, B]) -> Layer[A, B]:
 
 def check_name(who: str, name: Any) -> None:
     """Raises `ValueError` unless `name` can be one part of a path."""
-    if not isinstance(name, str) or not name or "/" in name:
-        raise ValueError(f"{who}: expected a name without '/', got {name!r}")
+    if not isinstance(name, str) or not name or "/" in name or "\\" in name or not name.isprintable():
+        raise ValueError(f"{who}: expected a name without '/', '\\' and control characters, got {name!r}")
 
 
 def check_layer(who: str, child: Any, where: str = "") -> None:
