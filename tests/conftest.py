@@ -1,0 +1,26 @@
+"""Settings of the test run: seeded random cases, slow sweeps only on demand, the derivative errors in the summary."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("fnn", derandomize=True, database=None, deadline=None, max_examples=25)
+settings.load_profile("fnn")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without `-m`, the tests marked slow stay out."""
+    if not config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if item not in slow]
+        config.hook.pytest_deselected(items=slow)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The largest derivative error of all conformance cases, and whose it is."""
+    reports = terminalreporter.getreports("passed")
+    found = [(error, r.nodeid) for r in reports for name, error in r.user_properties if name == "derivative error"]
+    if found:
+        error, where = max(found)
+        terminalreporter.write_line(f"largest derivative error of {len(found)} layers: {error:.1e} ({where})")
