@@ -18,6 +18,7 @@ All work on blocks of the batch whose scratch stays in the second-level cache; w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -49,15 +50,15 @@ def correlate(x: Array, weight: Array, bias: Array | None, g: Geometry, groups: 
     depthwise = groups > 1 and channels == 1
     few = _by_rows(g, channels)
     way = _depthwise if depthwise else _correlate_rows if few else _correlate_lines
-    scratch = _depthwise_scratch(g, x.shape[-1]) if depthwise else _scratch(g, channels, 0 if few else 2 * features // groups)
+    scratch = _depthwise_scratch(g, x.shape[-1]) if depthwise else _scratch(g, channels, 0 if few else features // groups)
     cuts = [(slice(None), slice(None))] if depthwise else _cuts(x.shape[-1], features, groups)
     weights = [np.ascontiguousarray(weight[..., out]) for _, out in cuts]
     line = None if bias is None else np.tile(bias, (g.outside[-1], 1))
     spare = _Spare(x.dtype)
     for block in _blocks(len(x), g.outside[0], scratch):
-        some, inside, part = _read(x, g, block, spare), _within(g, block), y[block.images, block.rows]
+        inside, part = _within(g, block), y[block.images, block.rows]
         for w, (into, out) in zip(weights, cuts):
-            way(some[..., into], w, inside, part[..., out], spare)
+            way(_read(x[..., into], g, block, spare), w, inside, part[..., out], spare)
         if line is not None:
             part += line
     return y
@@ -65,13 +66,13 @@ def correlate(x: Array, weight: Array, bias: Array | None, g: Geometry, groups: 
 
 def _correlate_lines(x: Array, weight: Array, g: Geometry, y: Array, spare: _Spare) -> None:
     """Writes `y = sum over k of L[k] W[k]`."""
-    lines, there = _lines(x, g, spare), np.moveaxis(y, 0, -3)
+    lines, there = _lines(x, g, spare), _outer_first(y)
     total = there if len(y) == 1 else spare.array("total", there.shape)
     term = spare.array("term", there.shape)
-    m = _rows(volume(there.shape[-4:-1]), weight.shape[-3] * volume(weight.shape[-2:]), 16)
-    for i, k in enumerate(product(*map(range, g.size[:-1]))):
+    m = _rows(volume(there.shape[-4:-1]), weight.shape[-3] * volume(weight.shape[-2:]), 64)
+    for i, (k, under) in enumerate(_plan(g).offsets):
         w = weight[k].reshape(-1, weight.shape[-1])
-        np.matmul(_matrices(lines[_slice(k, g)], m), w, out=_matrices(term if i else total, m))
+        np.matmul(_matrices(lines[under], m), w, out=_matrices(term if i else total, m))
         if i:
             total += term
     if len(y) > 1:
@@ -83,11 +84,9 @@ def _correlate_rows(x: Array, weight: Array, g: Geometry, y: Array, spare: _Spar
 
     With the lines of a column next to each other, the windows there are overlapping parts of one row of numbers.
     """
-    runs = np.moveaxis(_runs(x, g), 1, 2)
-    columns = spare.array("columns", runs.shape)
-    columns[...] = runs
-    step = runs.shape[-1]
-    windows = sliding_window_view(columns.reshape(*runs.shape[:2], -1), g.size[0] * step, axis=2)
+    columns = spare.copy("columns", spare.runs(x, g).swapaxes(1, 2))
+    step = columns.shape[-1]
+    windows = sliding_window_view(columns.reshape(*columns.shape[:2], -1), g.size[0] * step, axis=2)
     windows = windows[:, :, :: g.stride[0] * step].swapaxes(1, 2)
     np.matmul(windows, weight.reshape(-1, weight.shape[-1]), out=y)
 
@@ -111,19 +110,19 @@ def correlate_weight(x: Array, dy: Array, g: Geometry, groups: int) -> Array:
     cuts = [(slice(None), slice(None))] if depthwise else _cuts(x.shape[-1], features, groups)
     spare = _Spare(x.dtype)
     for block in _blocks(len(x), g.outside[0], scratch):
-        some, inside, part = _read(x, g, block, spare), _within(g, block), dy[block.images, block.rows]
+        inside, part = _within(g, block), dy[block.images, block.rows]
         for into, out in cuts:
-            way(some[..., into], part[..., out], inside, dw[..., out], spare)
+            way(_read(x[..., into], g, block, spare), part[..., out], inside, dw[..., out], spare)
     return dw
 
 
 def _weight_lines(x: Array, dy: Array, g: Geometry, dw: Array, spare: _Spare) -> None:
     """Adds `dW[k] = L[k]' dy`."""
-    lines, dy = _lines(x, g, spare), _outer_first(dy, spare)
+    lines, dy = _lines(x, g, spare), spare.copy("dy", _outer_first(dy))
     size = lines.shape[-1] * dy.shape[-1]
     m = _rows(volume(dy.shape[-4:-1]), size, 64)
-    for k in product(*map(range, g.size[:-1])):
-        each = np.matmul(_matrices(lines[_slice(k, g)], m).swapaxes(-1, -2), _matrices(dy, m)).reshape(-1, size)
+    for k, under in _plan(g).offsets:
+        each = np.matmul(_matrices(lines[under], m).swapaxes(-1, -2), _matrices(dy, m)).reshape(-1, size)
         whole = ones(len(each), dy.dtype).dot(each) if len(each) > 1 else each
         dw[k] += whole.reshape(dw.shape[-3:])
 
@@ -161,16 +160,16 @@ def correlate_input(dy: Array, weight: Array, bias: Array | None, g: Geometry, g
 
 def _input_lines(dy: Array, weight: Array, g: Geometry, dx: Array, spare: _Spare) -> None:
     """Writes dx: `dL[k] += dy W[k]'`, and the lines are folded."""
-    dy = _outer_first(dy, spare)
+    dy = spare.copy("dy", _outer_first(dy))
     features, channels = weight.shape[-2:]
-    lines = spare.array("lines", (*_heights(g), *dy.shape[-3:-1], g.size[-1] * channels))
+    lines = spare.array("lines", (*_plan(g).heights, *dy.shape[-3:-1], g.size[-1] * channels))
     lines.fill(0)
     term = spare.array("term", (*dy.shape[:-1], lines.shape[-1]))
-    m = _rows(volume(dy.shape[-4:-1]), features * lines.shape[-1], 16)
-    for k in product(*map(range, g.size[:-1])):
+    m = _rows(volume(dy.shape[-4:-1]), features * lines.shape[-1], 64)
+    for k, under in _plan(g).offsets:
         w = np.ascontiguousarray(weight[k].swapaxes(0, 1)).reshape(features, -1)
         np.matmul(_matrices(dy, m), w, out=_matrices(term, m))
-        there = lines[_slice(k, g)]
+        there = lines[under]
         there += term
     _fold(lines, g, dx, spare)
 
@@ -254,11 +253,10 @@ def _depthwise_scratch(g: Geometry, channels: int) -> int:
 
 def _lines(x: Array, g: Geometry, spare: _Spare) -> Array:
     """The lines of a padded input, `(*outer space, images, places, along * in)`; those that no window reads are arbitrary."""
-    runs = np.moveaxis(_runs(x, g), 0, -3)
-    lines = spare.array("lines", (*_heights(g), *runs.shape[-3:]))
-    for here, there in _phases(g):
-        some = runs[there]
-        lines[tuple(slice(h, h + n) for h, n in zip(here, some.shape))] = some
+    plan, runs = _plan(g), _outer_first(spare.runs(x, g))
+    lines = spare.array("lines", (*plan.heights, *runs.shape[-3:]))
+    for here, there in plan.phases:
+        lines[here] = runs[there]
     return lines
 
 
@@ -267,9 +265,8 @@ def _fold(lines: Array, g: Geometry, dx: Array, spare: _Spare) -> None:
     channels = dx.shape[-1]
     total = spare.array("total", (*g.padded[:-1], len(dx), g.padded[-1], channels))
     total.fill(0)
-    for here, there in _phases(g):
-        some = total[there]
-        part = lines[tuple(slice(h, h + n) for h, n in zip(here, some.shape))]
+    for here, there in _plan(g).phases:
+        some, part = total[there], lines[here]
         for j in range(g.size[-1]):
             start = j * g.dilation[-1]
             places = some[..., start : start + (g.outside[-1] - 1) * g.stride[-1] + 1 : g.stride[-1], :]
@@ -277,12 +274,10 @@ def _fold(lines: Array, g: Geometry, dx: Array, spare: _Spare) -> None:
     dx[...] = crop(np.moveaxis(total, -3, 0), g.pads)
 
 
-def _outer_first(dy: Array, spare: _Spare) -> Array:
-    """`(images, *space, channels)` in the order of lines: `(*outer space, images, places, channels)`, without gaps."""
-    moved = np.moveaxis(dy, 0, -3)
-    there = spare.array("dy", moved.shape)
-    there[...] = moved
-    return there
+def _outer_first(x: Array) -> Array:
+    """`(images, *space, channels)` in the order of lines: `(*outer space, images, places, channels)`."""
+    last = x.ndim - 2
+    return x.transpose(*range(1, last), 0, last, last + 1)
 
 
 def _runs(x: Array, g: Geometry) -> Array:
@@ -296,33 +291,35 @@ def _runs(x: Array, g: Geometry) -> Array:
     return runs[..., : g.outside[-1], :]
 
 
-def _heights(g: Geometry) -> Shape:
-    """How many lines there are along the outer axes."""
-    return tuple(s * _height(k, s, d, n) for k, s, d, n in _outer(g))
+class _Plan(NamedTuple):
+    """Where the lines of a geometry stand, along the outer axes."""
+
+    heights: Shape
+    """How many there are."""
+    phases: tuple[tuple[tuple[slice, ...], tuple[slice, ...]], ...]
+    """For every place modulo the strides that windows read: where its lines are, and where they stand in the space."""
+    offsets: tuple[tuple[Shape, tuple[slice, ...]], ...]
+    """For every offset: the lines under it."""
 
 
-def _height(size: int, stride: int, dilation: int, windows: int) -> int:
-    """How many lines have the same place modulo the stride."""
-    return (size - 1) * dilation // stride + windows
-
-
-def _outer(g: Geometry) -> Iterator[tuple[int, int, int, int]]:
-    return zip(g.size[:-1], g.stride, g.dilation, g.outside)
-
-
-def _phases(g: Geometry) -> Iterator[tuple[Shape, tuple[slice, ...]]]:
-    """For every place modulo the stride that windows read: where its lines begin, and where they stand in the space."""
-    axes = [
-        [(r * h, slice(r, r + h * s, s)) for r in sorted({k * d % s for k in range(size)})]
-        for (size, s, d, _), h in ((axis, _height(*axis)) for axis in _outer(g))
-    ]
-    return ((tuple(start for start, _ in phase), tuple(there for _, there in phase)) for phase in product(*axes))
-
-
-def _slice(k: Shape, g: Geometry) -> tuple[slice, ...]:
-    """The lines under the offset k along the outer axes."""
-    starts = [(i * d % s) * _height(size, s, d, n) + i * d // s for i, (size, s, d, n) in zip(k, _outer(g))]
-    return tuple(slice(start, start + n) for start, n in zip(starts, g.outside))
+@lru_cache(maxsize=512)
+def _plan(g: Geometry) -> _Plan:
+    outer = range(len(g.size) - 1)
+    each = [(g.size[a] - 1) * g.dilation[a] // g.stride[a] + g.outside[a] for a in outer]  # lines of one place modulo stride
+    axes = []
+    for a in outer:
+        s, there = g.stride[a], []
+        for r in sorted({k * g.dilation[a] % s for k in range(g.size[a])}):
+            n = min(each[a], len(range(r, g.padded[a], s)))
+            there.append((slice(r * each[a], r * each[a] + n), slice(r, r + (n - 1) * s + 1, s)))
+        axes.append(there)
+    starts = [[k * d % s * n + k * d // s for k in range(size)] for size, s, d, n in zip(g.size, g.stride, g.dilation, each)]
+    offsets = product(*(range(size) for size in g.size[:-1]))
+    return _Plan(
+        tuple(g.stride[a] * each[a] for a in outer),
+        tuple((tuple(h for h, _ in phase), tuple(t for _, t in phase)) for phase in product(*axes)),
+        tuple((k, tuple(slice(starts[a][k[a]], starts[a][k[a]] + g.outside[a]) for a in outer)) for k in offsets),
+    )
 
 
 def _matrices(lines: Array, rows: int) -> Array:
@@ -340,19 +337,37 @@ def _rows(n: int, size: int, least: int) -> int:
 
 
 class _Spare:
-    """Arrays that the blocks of one call use in turn, which keeps them in the cache; a name has one use (and shape, but
-    for the first axis, if it starts with zeros)."""
+    """Arrays that the blocks of one call use in turn, which keeps them in the cache. A name has one use."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
-        self._kept: dict[str, Array] = {}
+        self._flat: dict[str, Array] = {}
+        self._shaped: dict[tuple[str, Shape], Array] = {}
 
     def array(self, name: str, shape: Shape, zeros: bool = False) -> Array:
-        """An array without gaps, of any contents; with `zeros`, of zeros and what was written there in earlier blocks."""
-        size = volume(shape)
-        if name not in self._kept or self._kept[name].size < size:
-            self._kept[name] = (np.zeros if zeros else np.empty)(size, self._dtype)
-        return self._kept[name][:size].reshape(shape)
+        """An array without gaps, of any contents; with `zeros`, of zeros and what was written into that shape before."""
+        found = self._shaped.get((name, shape))
+        if found is None:
+            size = volume(shape)
+            if zeros or name not in self._flat or self._flat[name].size < size:
+                self._flat[name] = np.zeros(size, self._dtype) if zeros else np.empty(size, self._dtype)
+            found = self._shaped[name, shape] = self._flat[name][:size].reshape(shape)
+        return found
+
+    def copy(self, name: str, x: Array) -> Array:
+        """A copy of x without gaps."""
+        there = self.array(name, x.shape)
+        there[...] = x
+        return there
+
+    def runs(self, x: Array, g: Geometry) -> Array:
+        """`_runs(x, g)`, made once for the padded input that all blocks use."""
+        if x is not self._shaped.get(("padded", x.shape)) or g.dilation[-1] > 1:
+            return _runs(x, g)
+        found = self._shaped.get(("runs", x.shape))
+        if found is None:
+            found = self._shaped["runs", x.shape] = _runs(x, g)
+        return found
 
 
 class _Block(NamedTuple):
@@ -391,19 +406,16 @@ def _within(g: Geometry, block: _Block) -> Geometry:
 
 
 def _read(x: Array, g: Geometry, block: _Block, spare: _Spare) -> Array:
-    """The pixels that the windows of the block read, padding included."""
+    """The pixels that the windows of the block read, padding included; without gaps."""
     some = x[block.images]
-    if not any(map(any, g.pads)) and g.outside[0] == block.rows.stop - block.rows.start:
-        return some
-    if block.rows == slice(0, g.outside[0]):
-        padded = spare.array("padded", (len(some), *g.padded, x.shape[-1]), zeros=True)
-        crop(padded, g.pads)[...] = some
-        return padded
-    before, n = g.pads[0][0], g.inside[0]
-    first = block.rows.start * g.stride[0] - before
-    last = first + _within(g, block).inside[0]
-    around = (max(0, min(-first, last - first)), max(0, min(last - n, last - first)))
-    return pad(some[:, max(0, first) : max(0, last)], (around, *g.pads[1:]))
+    first = block.rows.start * g.stride[0] - g.pads[0][0]
+    if block.rows != slice(0, g.outside[0]):
+        last = first + _within(g, block).inside[0]
+        around = (max(0, min(-first, last - first)), max(0, min(last - g.inside[0], last - first)))
+        return np.ascontiguousarray(pad(some[:, max(0, first) : max(0, last)], (around, *g.pads[1:])))
+    padded = spare.array("padded", (len(some), *g.padded, x.shape[-1]), zeros=True)
+    crop(padded, g.pads)[...] = some
+    return padded
 
 
 def _cuts(channels: int, features: int, groups: int) -> list[tuple[slice, slice]]:
