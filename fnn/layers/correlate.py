@@ -87,12 +87,12 @@ def _correlate_rows(x: Array, weight: Array, g: Geometry, y: Array, spare: _Spar
     columns = spare.copy("columns", spare.runs(x, g).swapaxes(1, 2))
     step = columns.shape[-1]
     windows = sliding_window_view(columns.reshape(*columns.shape[:2], -1), g.size[0] * step, axis=2)
-    windows = windows[:, :, :: g.stride[0] * step].swapaxes(1, 2)
-    np.matmul(windows, weight.reshape(-1, weight.shape[-1]), out=y)
+    np.matmul(windows[:, :, :: g.stride[0] * step].swapaxes(1, 2), weight.reshape(-1, weight.shape[-1]), out=y)
 
 
 def _by_rows(g: Geometry, channels: int) -> bool:
-    return len(g.size) == 2 and g.size[0] > 1 and g.dilation == (1, 1) and g.size[1] * channels <= _FEW and g.outside[1] >= 12
+    thin = g.size[-1] * channels <= _FEW and g.outside[-1] >= 12
+    return thin and len(g.size) == 2 and g.size[0] > 1 and g.dilation == (1, 1)
 
 
 # --- dW --------------------------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def _by_rows(g: Geometry, channels: int) -> bool:
 def correlate_weight(x: Array, dy: Array, g: Geometry, groups: int) -> Array:
     """`dW[k] = sum over images and o of x[o s + k d - p]' dy[o]`, shape `(*size, in / groups, out)`."""
     if len(g.size) == 1:
-        return correlate_weight(x[:, None], dy[:, None], _lift(g), groups)[0]
+        return correlate_weight(x[:, None], dy[:, None], _lift(g), groups).reshape(*g.size, -1, dy.shape[-1])
     channels, features = x.shape[-1] // groups, dy.shape[-1]
     dw = np.zeros((*g.size, channels, features), dy.dtype)
     depthwise = groups > 1 and channels == 1
