@@ -302,9 +302,7 @@ def _conv(
     positive(kind, "features", features)
     if features % positive(kind, "groups", groups):
         raise ValueError(f"{kind}: expected features divisible by groups, got {features} and {groups}")
-    if transpose and padding == "causal":
-        raise ValueError(f"{kind}: expected padding 'same' or 'valid', an integer or pairs of integers, got 'causal'")
-    shape = window(kind, "kernel", axes, kernel, stride, padding, dilation)
+    shape = window(kind, "kernel", axes, kernel, stride, padding, dilation, causal=axes == 1 and not transpose)
     conv = Conv(f"{kind}({features}, {kernel})", features, shape, groups, transpose)
     config = {"features": features, "groups": groups}
     return _layer(build, conv, config, kernel, stride, padding, dilation, weight_init, bias_init)

@@ -86,7 +86,7 @@ def _correlate_rows(x: Array, weight: Array, g: Geometry, y: Array, spare: _Spar
     """
     columns = spare.copy("columns", spare.runs(x, g).swapaxes(1, 2))
     step = columns.shape[-1]
-    windows = sliding_window_view(columns.reshape(*columns.shape[:2], -1), g.size[0] * step, axis=2)
+    windows = sliding_window_view(columns.reshape(*columns.shape[:2], columns.shape[2] * step), g.size[0] * step, axis=2)
     np.matmul(windows[:, :, :: g.stride[0] * step].swapaxes(1, 2), weight.reshape(-1, weight.shape[-1]), out=y)
 
 
@@ -123,7 +123,7 @@ def _weight_lines(x: Array, dy: Array, g: Geometry, dw: Array, spare: _Spare) ->
     m = _rows(volume(dy.shape[-4:-1]), size, 64)
     for k, under in _plan(g).offsets:
         each = np.matmul(_matrices(lines[under], m).swapaxes(-1, -2), _matrices(dy, m)).reshape(-1, size)
-        whole = ones(len(each), dy.dtype).dot(each) if len(each) > 1 else each
+        whole = each if len(each) == 1 else ones(len(each), dy.dtype).dot(each)
         dw[k] += whole.reshape(dw.shape[-3:])
 
 
@@ -286,7 +286,7 @@ def _runs(x: Array, g: Geometry) -> Array:
     if dilation > 1:
         pieces = [x[..., j * dilation :: stride, :][..., : g.outside[-1], :] for j in range(along)]
         return np.concatenate(pieces, -1)
-    flat = np.ascontiguousarray(x).reshape(*x.shape[:-2], -1)
+    flat = np.ascontiguousarray(x).reshape(*x.shape[:-2], x.shape[-2] * channels)
     runs: Array = sliding_window_view(flat, along * channels, axis=-1)[..., :: stride * channels, :]
     return runs[..., : g.outside[-1], :]
 
@@ -330,7 +330,7 @@ def _matrices(lines: Array, rows: int) -> Array:
 def _rows(n: int, size: int, least: int) -> int:
     """Into products of how many rows to cut one of n with so many multiplications a row: small ones, or one."""
     most = min(n, _SMALL // size)
-    return next((m for m in range(most, least - 1, -1) if n % m == 0), n)
+    return next((m for m in range(most, least - 1, -1) if n % m == 0), max(1, n))
 
 
 # --- blocks ----------------------------------------------------------------------------------------------------------

@@ -85,40 +85,41 @@ def max_vjp(who: str, shape: Window, params: Params, cache: tuple[Array, Array],
     """
     x, y = cache
     g = geometry(who, shape, x.shape[1:])
-    dx = np.empty_like(x, order="C")
+    dx = np.empty(x.shape, x.dtype)
     for images in _parts(x):
         stages = [pad(x[images], g.pads, -math.inf)]
         for axis in _axes(g)[:-1]:
             stages.append(_reduce(np.maximum, stages[-1], g, axis))
         top, given = y[images], dy[images]
-        for axis, below in zip(reversed(_axes(g)), reversed(stages)):
-            top, given = below, _max_axis_vjp(below, top, given, g, axis)
-        dx[images] = crop(given, g.pads)
+        for axis in reversed(_axes(g)):
+            below = stages.pop()
+            into = dx[images] if below.shape[1:] == dx.shape[1:] and not stages else np.empty(below.shape, x.dtype)
+            _max_axis_vjp(below, top, given, g, axis, into)
+            top, given = below, into
+        if given.shape[1:] != dx.shape[1:]:
+            dx[images] = crop(given, g.pads)
     return EMPTY, dx
 
 
-def _max_axis_vjp(x: Array, y: Array, dy: Array, g: Geometry, axis: int) -> Array:
-    """dx of the maxima y along one axis: offset after offset takes what is `left` of dy where it is the maximum."""
-    taps = [_tap(x, g, axis, k) for k in range(g.size[axis] - 1)]
+def _max_axis_vjp(x: Array, y: Array, dy: Array, g: Geometry, axis: int, dx: Array) -> None:
+    """Writes dx of the maxima y along one axis: offset after offset takes what is left of dy where it is the maximum."""
+    disjoint = _disjoint(x, g, axis)
+    if not disjoint:
+        dx.fill(0)
+    last = g.size[axis] - 1
+    end = _tap(dx, g, axis, last) if disjoint else np.empty(dy.shape, dy.dtype)
     left = dy
-    if _disjoint(x, g, axis):
-        dx = np.empty(x.shape, x.dtype)
-        last = _tap(dx, g, axis, len(taps))
-        for k, tap in enumerate(taps):
-            taken = np.multiply(left, tap == y, out=_tap(dx, g, axis, k))
-            left = np.subtract(left, taken, out=last)
-        if not taps:
-            last[...] = dy
-        return dx
-    dx = np.zeros(x.shape, x.dtype)
-    for k, tap in enumerate(taps):
-        taken = left * (tap == y)
+    for k in range(last):
         there = _tap(dx, g, axis, k)
-        there += taken
-        left = left - taken
-    there = _tap(dx, g, axis, len(taps))
-    there += left
-    return dx
+        taken = np.multiply(left, _tap(x, g, axis, k) == y, out=there if disjoint else None)
+        left = np.subtract(left, taken, out=end)
+        if not disjoint:
+            there += taken
+    if not disjoint:
+        there = _tap(dx, g, axis, last)
+        there += left
+    elif last == 0:
+        end[...] = dy
 
 
 # --- means -----------------------------------------------------------------------------------------------------------

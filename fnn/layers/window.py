@@ -24,6 +24,9 @@ Padding: TypeAlias = Literal["same", "valid"] | int | Pairs
 sides of every axis. (And `"causal"`, for one axis: all before the input, so that no window sees a later step.)"""
 
 
+_NAMES: tuple[Literal["same", "valid", "causal"], ...] = ("same", "valid", "causal")
+
+
 class Window(NamedTuple):
     """A window as it was asked for; all sizes are one for each spatial axis."""
 
@@ -62,13 +65,14 @@ def window(
     stride: Sizes,
     padding: Padding | Literal["causal"],
     dilation: Sizes = 1,
+    causal: bool = False,
 ) -> Window:
     """The window of these hyper-parameters; `ValueError` says which of them is wrong (`name` is what `size` is called)."""
     return Window(
         sizes(who, name, axes, size),
         sizes(who, "stride", axes, stride),
         sizes(who, "dilation", axes, dilation),
-        _padding(who, axes, padding),
+        _padding(who, axes, padding, causal),
     )
 
 
@@ -95,13 +99,12 @@ def _count(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 0)
 
 
-def _padding(who: str, axes: int, padding: Any) -> Literal["same", "valid", "causal"] | Pairs:
-    if padding == "same" or padding == "valid":
-        return "same" if padding == "same" else "valid"
-    if padding == "causal" and axes == 1:
-        return "causal"
+def _padding(who: str, axes: int, padding: Any, causal: bool) -> Literal["same", "valid", "causal"] | Pairs:
+    for name in _NAMES if causal else _NAMES[:2]:
+        if padding == name:
+            return name
     if isinstance(padding, str):
-        known = "'same', 'valid' or 'causal'" if axes == 1 else "'same' or 'valid'"
+        known = "'same', 'valid' or 'causal'" if causal else "'same' or 'valid'"
         raise ValueError(f"{who}: expected padding {known}, an integer or pairs of integers, got {padding!r}")
     return pairs(who, axes, padding)
 
