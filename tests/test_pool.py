@@ -1,4 +1,4 @@
-"""Pooling and resampling against their definition in loops, closed forms, and where the gradient of equal maxima goes."""
+"""Pooling and resampling against their definition in loops, closed forms, and where equal maxima send the gradient."""
 
 from __future__ import annotations
 
@@ -93,7 +93,10 @@ def place(o: tuple[int, ...], k: tuple[int, ...], g: Geometry) -> tuple[int, ...
 # --- equal maxima ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layer", [MaxPool2D(2), MaxPool2D(3), MaxPool2D(3, 2), MaxPool2D(2, 1, "same"), GlobalMaxPool2D])
+MAXIMA = [MaxPool2D(2), MaxPool2D(3), MaxPool2D(3, 2), MaxPool2D(2, 1, "same"), GlobalMaxPool2D]
+
+
+@pytest.mark.parametrize("layer", MAXIMA)
 def test_one_place_takes_the_gradient_of_equal_maxima(layer: Layer[Array, Array]) -> None:
     """Of few different numbers many are equal; each dy arrives exactly once, at a maximum of its window."""
     x = np.random.default_rng(0).integers(0, 2, (5, 6, 12, 2)).astype(np.float64)
@@ -149,7 +152,8 @@ def test_adaptive_means_have_the_parts_they_say() -> None:
 def test_adaptive_is_ordinary_where_the_parts_are_equal() -> None:
     x = draw(3, 6, 8, 2)
     np.testing.assert_allclose(AdaptiveAvgPool2D((3, 2)).apply(EMPTY, x), AvgPool2D((2, 4)).apply(EMPTY, x), atol=1e-12)
-    np.testing.assert_allclose(AdaptiveAvgPool2D(1).apply(EMPTY, x)[:, 0, 0], GlobalAvgPool2D.apply(EMPTY, x), atol=1e-12)
+    whole = AdaptiveAvgPool2D(1).apply(EMPTY, x)[:, 0, 0]
+    np.testing.assert_allclose(whole, GlobalAvgPool2D.apply(EMPTY, x), atol=1e-12)
 
 
 # --- enlargement -----------------------------------------------------------------------------------------------------
@@ -171,7 +175,8 @@ def test_bilinear_keeps_planes() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [Upsample2D(2), Upsample2D((3, 2), "bilinear"), AdaptiveAvgPool2D((4, 3)), AvgPool2D(3, 2, "same"), ZeroPad2D(2)]
+    "layer",
+    [Upsample2D(2), Upsample2D((3, 2), "bilinear"), AdaptiveAvgPool2D((4, 3)), AvgPool2D(3, 2, "same"), ZeroPad2D(2)],
 )
 def test_linear_maps_have_their_adjoints(layer: Layer[Array, Array]) -> None:
     x = draw(3, 7, 8, 2)
@@ -190,6 +195,10 @@ def test_zeros_around() -> None:
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
+WRONG: dict[str, Any] = {"full": "full", "causal": "causal", "cubic": "cubic", "1": 1, "1.5": 1.5}
+"""What a type checker would refuse."""
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -197,12 +206,12 @@ def test_zeros_around() -> None:
         (lambda: MaxPool2D((2, 2, 2)), "MaxPool2D: expected size to be an integer or 2 of them, got (2, 2, 2)"),
         (lambda: MaxPool2D(2, 0), "MaxPool2D: expected stride to be a positive integer, got 0"),
         (lambda: MaxPool2D(2, padding=2), "MaxPool2D: expected padding smaller than the window (2, 2), got 2"),
-        (lambda: AvgPool1D(2, padding="full"), "AvgPool1D: expected padding 'same' or 'valid'"),  # type: ignore[arg-type]
-        (lambda: AvgPool1D(2, padding="causal"), "AvgPool1D: expected padding 'same' or 'valid'"),  # type: ignore[arg-type]
-        (lambda: AvgPool2D(2, count_padding=1), "AvgPool2D: expected count_padding to be True or False, got 1"),  # type: ignore[arg-type]
+        (lambda: AvgPool1D(2, padding=WRONG["full"]), "AvgPool1D: expected padding 'same' or 'valid'"),
+        (lambda: AvgPool1D(2, padding=WRONG["causal"]), "AvgPool1D: expected padding 'same' or 'valid'"),
+        (lambda: AvgPool2D(2, count_padding=WRONG["1"]), "AvgPool2D: expected count_padding to be True or False"),
         (lambda: AdaptiveAvgPool2D(0), "AdaptiveAvgPool2D: expected out to be a positive integer, got 0"),
-        (lambda: Upsample2D(1.5), "Upsample2D: expected factor to be a positive integer, got 1.5"),  # type: ignore[arg-type]
-        (lambda: Upsample2D(2, "cubic"), "Upsample2D: expected method 'nearest' or 'bilinear', got 'cubic'"),  # type: ignore[arg-type]
+        (lambda: Upsample2D(WRONG["1.5"]), "Upsample2D: expected factor to be a positive integer, got 1.5"),
+        (lambda: Upsample2D(2, WRONG["cubic"]), "Upsample2D: expected method 'nearest' or 'bilinear', got 'cubic'"),
         (lambda: ZeroPad2D(-1), "ZeroPad2D: expected padding to be a non-negative integer or 2 pairs"),
     ],
 )
@@ -211,12 +220,16 @@ def test_bad_hyper_parameters(make: Callable[[], object], message: str) -> None:
         make()
 
 
+def refused(error: type[Exception], message: str) -> Any:
+    return pytest.raises(error, match=re.escape(message))
+
+
 def test_a_wrong_input_is_named() -> None:
-    with pytest.raises(ShapeError, match=re.escape("MaxPool2D(2): expected input (batch, height, width, channels), got (5, 3)")):
+    with refused(ShapeError, "MaxPool2D(2): expected input (batch, height, width, channels), got (5, 3)"):
         MaxPool2D(2).apply(EMPTY, np.zeros((5, 3)))
-    with pytest.raises(ShapeError, match=re.escape("MaxPool2D(3): expected a padded input of at least (3, 3), got (2, 8, 3)")):
+    with refused(ShapeError, "MaxPool2D(3): expected a padded input of at least (3, 3), got (2, 8, 3)"):
         MaxPool2D(3).out_shape((2, 8, 3))
-    with pytest.raises(TypeError, match=re.escape("AvgPool2D(2): expected an array of float32 or float64, got int64")):
+    with refused(TypeError, "AvgPool2D(2): expected an array of float32 or float64, got int64"):
         AvgPool2D(2).apply(EMPTY, np.zeros((5, 6, 8, 3), np.int64))
-    with pytest.raises(ShapeError, match=re.escape("GlobalAvgPool2D: expected input (batch, height, width, channels), got (5, 3)")):
+    with refused(ShapeError, "GlobalAvgPool2D: expected input (batch, height, width, channels), got (5, 3)"):
         GlobalAvgPool2D.apply(EMPTY, np.zeros((5, 3)))

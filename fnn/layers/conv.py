@@ -57,7 +57,7 @@ def conv_vjp(conv: Conv, params: Params, x: Array, dy: Array) -> tuple[Params, A
 
 
 # A transposed convolution is the map dy -> dx of a convolution, whose W it holds with in and out exchanged:
-# y[i] = sum of x[o] W[k] over o, k with o s + k d - p = i, plus b; its dx is a convolution of dy, its dW that of the pair.
+# y[i] = sum of x[o] W[k] over o, k with o s + k d - p = i, plus b. Its dx is a convolution of dy, its dW that of both.
 
 
 def transpose_forward(conv: Conv, params: Params, x: Array) -> tuple[Array, Array]:
@@ -108,7 +108,8 @@ def _out_shape(conv: Conv, in_shape: Shape) -> Shape:
     g = _geometry(conv, feature_shape(conv.who, in_shape))
     if conv.groups and in_shape[-1] % conv.groups:
         raise ShapeError(f"{conv.who}: expected channels divisible by groups={conv.groups}, got {in_shape}")
-    return (*(g.inside if conv.transpose else g.outside), conv.features if conv.groups else conv.features * in_shape[-1])
+    features = conv.features if conv.groups else conv.features * in_shape[-1]
+    return (*(g.inside if conv.transpose else g.outside), features)
 
 
 def _init(conv: Conv, weight_init: Initializer, bias_init: Initializer | None, key: Key, in_shape: Shape) -> Params:
@@ -136,7 +137,8 @@ def Conv1D(
 ) -> Layer[Array, Array]:
     """A convolution over time: `(batch, time, in)` to `(batch, time', features)`. Everything else is as in `Conv2D`.
 
-    `padding="causal"` puts all of it before the sequence: no output sees a later step, and there are `ceil(time / stride)`.
+    `padding="causal"` puts all of it before the sequence, so that no output sees a later step; there are
+    `ceil(time / stride)`.
     """
     return _conv(Conv1D, 1, features, kernel, stride, padding, dilation, groups, weight_init, bias_init)
 
@@ -154,12 +156,12 @@ def Conv2D(
 ) -> Layer[Array, Array]:
     """A convolution over images: `(batch, height, width, in)` to `(batch, height', width', features)`.
 
-    `y[o] = sum over k of x[o stride + k dilation - before] W[k] + b`. `padding` is `"same"` (outputs: `ceil(n / stride)`;
-    an odd pixel of padding goes after the image), `"valid"` (none), an integer, or pairs `((top, bottom), (left, right))`;
-    then the outputs are `floor((n + before + after - (kernel - 1) dilation - 1) / stride) + 1`. With `groups`, the channels
-    of input and output are cut into so many parts, each convolved alone.
+    `y[o] = sum over k of x[o stride + k dilation - before] W[k] + b`. Padding is `"same"` (`ceil(n / stride)` outputs,
+    an odd pixel of padding goes after the image), `"valid"` (none), an integer, or `((top, bottom), (left, right))`;
+    then there are `floor((n + before + after - (kernel - 1) dilation - 1) / stride) + 1` outputs. With `groups`, the
+    channels of input and output are cut into so many parts, each convolved alone.
 
-    Parameters: `weight` (kernel height, kernel width, in / groups, features), drawn He normal, for rectifiers follow most
+    Parameters: `weight` (kernel height, kernel width, in / groups, features), He normal since a rectifier follows most
     convolutions; `bias` (features,) or, with `bias_init=None`, none.
 
     LeCun et al. 1989, Backpropagation applied to handwritten zip code recognition; dilation: Yu & Koltun 2016;
@@ -216,7 +218,7 @@ def SeparableConv2D(
     weight_init: Initializer = he_normal(),
     bias_init: Initializer | None = zeros,
 ) -> Layer[Array, Array]:
-    """A convolution of every channel alone, then a product over the channels: `DepthwiseConv2D`, then `Conv2D(features, 1)`.
+    """A convolution of every channel alone, then a product over the channels: `DepthwiseConv2D`, `Conv2D(features, 1)`.
 
     Parameters: `depthwise/weight`, `pointwise/weight`, `pointwise/bias`. Chollet 2017, Xception.
     """
@@ -273,13 +275,13 @@ def ConvTranspose2D(
 ) -> Layer[Array, Array]:
     """A transposed convolution over images: every input pixel adds its kernel to the output, `stride` pixels apart.
 
-    `y[i] = sum of x[o] W[k] over all o, k with o stride + k dilation - before = i, plus b`: the map from dy to dx of the
+    `y[i] = sum of x[o] W[k] over all o, k with o stride + k dilation - before = i, plus b`: the map from dy to dx of a
     convolution with the same kernel, stride and padding. The output has `n stride` pixels with `"same"`, and
-    `(n - 1) stride + (kernel - 1) dilation + 1 - before - after` with explicit padding (0 if `"valid"`). One pixel less of
-    padding after the image is what other libraries call an output padding of one.
+    `(n - 1) stride + (kernel - 1) dilation + 1 - before - after` with explicit padding (0 if `"valid"`). One pixel less
+    of padding after the image is what other libraries call an output padding of one.
 
-    Parameters: `weight` (kernel height, kernel width, in / groups, features), `bias`. Zeiler et al. 2010; Dumoulin & Visin
-    2016, chapter 4.
+    Parameters: `weight` (kernel height, kernel width, in / groups, features), `bias`. Zeiler et al. 2010; Dumoulin &
+    Visin 2016, chapter 4.
     """
     return _conv(ConvTranspose2D, 2, features, kernel, stride, padding, dilation, groups, weight_init, bias_init, True)
 

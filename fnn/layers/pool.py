@@ -102,7 +102,7 @@ def max_vjp(who: str, shape: Window, params: Params, cache: tuple[Array, Array],
 
 
 def _max_axis_vjp(x: Array, y: Array, dy: Array, g: Geometry, axis: int, dx: Array) -> None:
-    """Writes dx of the maxima y along one axis: offset after offset takes what is left of dy where it is the maximum."""
+    """Writes dx of the maxima y along one axis: offset by offset, what is left of dy goes where x is the maximum."""
     disjoint = _disjoint(x, g, axis)
     if not disjoint:
         dx.fill(0)

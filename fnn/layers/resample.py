@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -49,13 +49,13 @@ def _apply(a: Array, b: Array, x: Array) -> Array:
     return y
 
 
-def _matrices(matrix: Matrix, change: Shape, shape: tuple[int, ...], dtype: np.dtype[np.floating]) -> tuple[Array, Array]:
+def _matrices(matrix: Matrix, change: Shape, shape: Shape, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     return matrix(shape[1], change[0]).astype(dtype), matrix(shape[2], change[1]).astype(dtype)
 
 
 @lru_cache(maxsize=64)
 def adaptive_mean(n: int, parts: int) -> Array:
-    """Means of parts: part i is from `floor(i n / parts)` to `ceil((i + 1) n / parts)`; they overlap where n is no multiple."""
+    """Means of parts: part i is from `floor(i n / parts)` to `ceil((i + 1) n / parts)`, so that some may overlap."""
     i, pixels = np.arange(parts)[:, None], np.arange(n)
     inside = (pixels >= i * n // parts) & (pixels < -(-(i + 1) * n // parts))
     means: Array = inside / inside.sum(1, keepdims=True)
@@ -64,7 +64,7 @@ def adaptive_mean(n: int, parts: int) -> Array:
 
 @lru_cache(maxsize=64)
 def bilinear(n: int, factor: int) -> Array:
-    """Interpolation between the centres of pixels: new pixel i lies at `(i + 1/2) / factor - 1/2`, kept within the image."""
+    """Interpolation between the centres of pixels: the new one i lies at `(i + 1/2) / factor - 1/2`, kept inside."""
     place = np.clip((np.arange(n * factor) + 0.5) / factor - 0.5, 0, n - 1)[:, None]
     weights: Array = np.maximum(0, 1 - np.abs(place - np.arange(n)))
     return weights
@@ -115,7 +115,7 @@ def pad_vjp(who: str, pads: Pairs, params: Params, cache: tuple[()], dy: Array) 
 
 
 def AdaptiveAvgPool2D(out: Sizes) -> Layer[Array, Array]:
-    """Means of `out` parts of the height and width, whatever they are: `(batch, height, width, channels)`, (out, out) left.
+    """Means of `out` parts of height and width, whatever they are: `(batch, height, width, channels)` to (out, out).
 
     Part i reaches from `floor(i n / out)` to `ceil((i + 1) n / out)`.
     """

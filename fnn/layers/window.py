@@ -1,5 +1,5 @@
-"""Windows that slide over the spatial axes of `(batch, *space, channels)`: their sizes, steps and padding, how many there
-are, and the checks of what a user may give. What is computed inside the windows stands in `correlate`, `conv` and `pool`.
+"""Windows that slide over the spatial axes of `(batch, *space, channels)`: their sizes, strides and padding, how many
+there are, and the checks of what a user may give. What is computed in them stands in `correlate` and `pool`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Pairs: TypeAlias = tuple[tuple[int, int], ...]
 """How much stands before and after the input, for every spatial axis."""
 
 Padding: TypeAlias = Literal["same", "valid"] | int | Pairs
-"""`"same"`: `ceil(n / stride)` windows, the odd one of the padding after the input. `"valid"`: none. An integer: on both
+"""`"same"`: `ceil(n / stride)` windows, the odd pixel of padding after the input. `"valid"`: none. An integer: on both
 sides of every axis. (And `"causal"`, for one axis: all before the input, so that no window sees a later step.)"""
 
 
@@ -67,7 +67,7 @@ def window(
     dilation: Sizes = 1,
     causal: bool = False,
 ) -> Window:
-    """The window of these hyper-parameters; `ValueError` says which of them is wrong (`name` is what `size` is called)."""
+    """The window of these hyper-parameters; `ValueError` says which of them is wrong (`name` is that of the size)."""
     return Window(
         sizes(who, name, axes, size),
         sizes(who, "stride", axes, stride),
@@ -114,7 +114,7 @@ def _padding(who: str, axes: int, padding: Any, causal: bool) -> Literal["same",
 
 @lru_cache(maxsize=256)
 def geometry(who: str, window: Window, in_shape: Shape) -> Geometry:
-    """Where the windows lie on an input of shape `(*space, channels)`; `ShapeError` for too few sizes or too small ones."""
+    """Where the windows lie on an input of shape `(*space, channels)`; `ShapeError` where they do not fit."""
     axes = len(window.size)
     if len(in_shape) != axes + 1:
         raise ShapeError(f"{who}: expected an input shape {layout(axes, batch=False)}, got {in_shape}")
@@ -149,7 +149,8 @@ def transposed(who: str, window: Window, in_shape: Shape) -> Geometry:
     if len(in_shape) != axes + 1:
         raise ShapeError(f"{who}: expected an input shape {layout(axes, batch=False)}, got {in_shape}")
     outside = in_shape[:-1]
-    full = tuple((n - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(outside, window.size, window.stride, window.dilation))
+    reach = ((k - 1) * d + 1 for k, d in zip(window.size, window.dilation))
+    full = tuple((n - 1) * s + r for n, s, r in zip(outside, window.stride, reach))
     if window.padding == "same":
         inside = tuple(n * s for n, s in zip(outside, window.stride))
         totals = [max(0, f - n) for f, n in zip(full, inside)]

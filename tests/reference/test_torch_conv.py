@@ -26,7 +26,11 @@ LAYERS: dict[tuple[int, bool], Any] = {
 
 # channels and features for (ordinary, two groups, depthwise with three features a channel)
 WIDTHS = [(4, 6, 1), (4, 6, 2), (3, 9, 3)]
-KERNELS: dict[int, list[tuple[int, ...]]] = {1: [(1,), (3,), (4,)], 2: [(1, 1), (3, 2), (2, 5)], 3: [(1, 1, 1), (2, 3, 2)]}
+KERNELS: dict[int, list[tuple[int, ...]]] = {
+    1: [(1,), (3,), (4,)],
+    2: [(1, 1), (3, 2), (2, 5)],
+    3: [(1, 1, 1), (2, 3, 2)],
+}
 SPACE: dict[int, tuple[int, ...]] = {1: (13,), 2: (9, 11), 3: (6, 5, 7)}
 BATCH = 5
 
@@ -44,7 +48,7 @@ def table() -> list[tuple[int, bool, tuple[int, ...], int, int, int, tuple[int, 
 
 
 def to_torch(layer_weight: Array, groups: int, transpose: bool) -> Any:
-    """`(*size, in / groups, out)` as torch wants it: (out, in / groups, *size), transposed (in, out / groups, *size)."""
+    """`(*size, in / groups, out)` as torch has it: (out, in / groups, *size), transposed (in, out / groups, *size)."""
     if transpose:
         *size, channels, features = layer_weight.shape
         parts = layer_weight.reshape(*size, channels, groups, features // groups)
