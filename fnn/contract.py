@@ -107,6 +107,9 @@ class Layer(Generic[X_contra, Y_co]):
 
         `state` are the running statistics, needed by networks that have them (`TrainState.state`).
         """
+        if type(params) is not dict and not isinstance(params, Mapping):
+            got = type(params).__name__
+            raise TypeError(f"{self.kind}.apply: expected parameters first, as in net.apply(params, x), got {got}")
         return evaluator(self)(params, EMPTY if state is None else state, x)
 
     def __repr__(self) -> str:
