@@ -305,9 +305,9 @@ def GRU(
 ) -> Layer[Any, Any]:
     """A gated recurrent unit from `h_0 = 0`: (batch, time, in) -> (batch, time, features).
 
-    Cho et al. 2014, eq. 5 to 8; the formula stands at the top of this module. Parameters: `input_weight`
-    (in, 3 features), `hidden_weight` (features, 3 features), `bias` (3 features,), gates in the order r, z, n, and, where
-    the reset comes after the product, `hidden_bias` (features,), the c that r multiplies too.
+    Cho et al. 2014, eq. 5 to 8; the formula stands at the top of this module. Parameters, gates in the order r, z, n:
+    `input_weight` (in, 3 features), `hidden_weight` (features, 3 features), `bias` (3 features,), and, where the reset
+    comes after the product, `hidden_bias` (features,), the c that r multiplies too.
 
     `reset` is "after" (as in cuDNN and PyTorch) or "before" (as in the paper). `reverse`, `returns`, `lengths` and
     `carry` are as in `RNN`; the carry is h (batch, features).

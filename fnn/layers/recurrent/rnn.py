@@ -160,8 +160,8 @@ def RNN(
 
     `activation` is f, "tanh" or "relu". `reverse=True` runs from the last step to the first; y stays in the order of x.
     `returns="last"` gives only the answer of the step that is run last, (batch, features).
-    `lengths=True` takes `(x, lengths)`, lengths (batch,) integers from 1 to time: an example ends (or, reversed, begins)
-    at its length; beyond it y is 0 and what x holds there is ignored.
+    `lengths=True` takes `(x, lengths)`, lengths (batch,) integers from 1 to time: an example ends (or, reversed,
+    begins) at its length; beyond it y is 0 and what x holds there is ignored.
     `carry=True` pairs the input with h_0 (batch, features) and the output with the h of the step run last:
     `(x, h) -> (y, h)`, or `((x, lengths), h) -> (y, h)`.
     """
