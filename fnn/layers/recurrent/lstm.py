@@ -13,6 +13,7 @@ i (input), f (forget), g (candidate), o (output):
 from __future__ import annotations
 
 import math
+from itertools import repeat
 from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
@@ -104,27 +105,28 @@ def lstm_forward(params: Params, zs: Array, carries: Arrays) -> Arrays:
     scale = scaled(np.ones_like(zs[0]), SCALE)
     offset = 1 - scale
     product, part = np.empty_like(zs[0]), np.empty_like(cs[0])
-    for t in range(time):
-        gates, c, m = zs[t], cs[t + 1], part if projection is not None else hs[t + 1]
-        i, f, g, o = _four(gates)
-        hs[t].dot(weight, out=product)
+    h_steps, c_steps = list(hs), list(cs)
+    answers = h_steps[1:] if projection is None else [np.empty_like(part)] * time
+    each = zip(zs, *_four(zs), h_steps, h_steps[1:], c_steps, c_steps[1:], answers)
+    for gates, i, f, g, o, h, h_next, c, c_next, m in each:
+        h.dot(weight, out=product)
         product += gates
         if peephole is not None:
-            product[:, : 2 * features].reshape(batch, 2, features)[...] += 0.5 * peephole[:2] * cs[t][:, None]
+            product[:, : 2 * features].reshape(batch, 2, features)[...] += 0.5 * peephole[:2] * c[:, None]
         np.tanh(product, out=gates)
         gates *= scale
         gates += offset
-        np.multiply(f, cs[t], out=c)
+        np.multiply(f, c, out=c_next)
         np.multiply(i, g, out=part)
-        c += part
+        c_next += part
         if peephole is not None:
-            np.tanh(product[:, 3 * features :] + 0.5 * peephole[2] * c, out=o)
+            np.tanh(product[:, 3 * features :] + 0.5 * peephole[2] * c_next, out=o)
             o *= 0.5
             o += 0.5
-        np.tanh(c, out=part)
+        np.tanh(c_next, out=part)
         np.multiply(o, part, out=m)
         if projection is not None:
-            m.dot(projection, out=hs[t + 1])
+            m.dot(projection, out=h_next)
     return ()
 
 
@@ -144,26 +146,26 @@ def lstm_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays, back:
     _, peephole, projection = _parts(params)
     dm, part = dh if projection is None else np.empty_like(dc), np.empty_like(dc)
     to_c, ms = _factors(gates, cs[:-1], cs[1:], dzs)
-    for t in range(time - 1, -1, -1):
-        dz = dzs[t]
-        dz_i, dz_f, _, dz_o = _four(dz)
-        dh += dhs[t]
+    of_three, dcs = dc[:, None], repeat(None) if back.dcs is None else back.dcs[::-1]
+    dz_ifgs, dz_os = dzs.reshape(time, batch, 4, features)[:, :, :3], dzs[:, :, 3 * features :]
+    each = (a[::-1] for a in (dzs, dz_ifgs, dz_os, dhs, to_c, gates[:, :, features : 2 * features]))
+    for dz, dz_ifg, dz_o, dy, slope, f, d in zip(*each, dcs):
+        dh += dy
         if projection is not None:
-            dhs[t] = dh
+            dy[...] = dh
             dh.dot(projection.T, out=dm)
         dz_o *= dm
-        np.multiply(dm, to_c[t], out=part)
+        np.multiply(dm, slope, out=part)
         dc += part
-        if back.dcs is not None:
-            dc += back.dcs[t]
+        if d is not None:
+            dc += d
         if peephole is not None:
             dc += dz_o * peephole[2]
-        dz_ifg = dz[:, : 3 * features].reshape(batch, 3, features)
-        dz_ifg *= dc[:, None]
-        dc *= gates[t, :, features : 2 * features]
+        dz_ifg *= of_three
+        dc *= f
         if peephole is not None:
-            dc += dz_i * peephole[0]
-            dc += dz_f * peephole[1]
+            dc += dz_ifg[:, 0] * peephole[0]
+            dc += dz_ifg[:, 1] * peephole[1]
         dz.dot(back.weight, out=dh)
     grads = {"hidden_weight": rows(hs[:-1]).T.dot(rows(dzs))}
     if peephole is not None:
