@@ -94,7 +94,7 @@ def gru_step_vjp(
 
 # --- all steps -------------------------------------------------------------------------------------------------------
 
-def gru_after_forward(params: Params, zs: Array, carries: Arrays) -> Arrays:
+def gru_after_forward(params: Params, zs: Array, hx: Array, carries: Arrays) -> Arrays:
     """All steps with the reset after the product; the gates take the place of zs, the cache is m = h U_n + c."""
     (hs,), features = carries, zs.shape[2] // 3
     weight, bias = scaled(params["hidden_weight"], SCALE), params["hidden_bias"]
@@ -143,7 +143,7 @@ def gru_after_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays, 
     return grads
 
 
-def gru_before_forward(params: Params, zs: Array, carries: Arrays) -> Arrays:
+def gru_before_forward(params: Params, zs: Array, hx: Array, carries: Arrays) -> Arrays:
     """All steps with the reset before the product; the gates take the place of zs."""
     (hs,), features = carries, zs.shape[2] // 3
     weight = scaled(params["hidden_weight"], SCALE)

@@ -30,6 +30,7 @@ from fnn.layers.recurrent.sequence import (
     Returns,
     cell,
     initial_weights,
+    joint,
     recurrent,
     scaled,
 )
@@ -96,21 +97,19 @@ def lstm_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def lstm_forward(params: Params, zs: Array, carries: Arrays) -> Arrays:
-    """All steps; the gates take the place of zs."""
+def lstm_forward(params: Params, zs: Array, hx: Array, carries: Arrays) -> Arrays:
+    """All steps; the gates go into zs."""
     (hs, cs), (time, batch, width) = carries, zs.shape
     features = width // 4
-    weight, peephole, projection = _parts(params)
-    weight = scaled(weight, SCALE)
+    peephole, projection = _parts(params)
+    weight = scaled(joint(params), SCALE)
     scale = scaled(np.ones_like(zs[0]), SCALE)
     offset = 1 - scale
     product, part = np.empty_like(zs[0]), np.empty_like(cs[0])
-    h_steps, c_steps = list(hs), list(cs)
-    answers = h_steps[1:] if projection is None else [np.empty_like(part)] * time
-    each = zip(zs, *_four(zs), h_steps, h_steps[1:], c_steps, c_steps[1:], answers)
-    for gates, i, f, g, o, h, h_next, c, c_next, m in each:
-        h.dot(weight, out=product)
-        product += gates
+    answers, c_steps = list(hs[1:]), list(cs)
+    ms = answers if projection is None else [np.empty_like(part)] * time
+    for before, gates, i, f, g, o, y, c, c_next, m in zip(hx, zs, *_four(zs), answers, c_steps, c_steps[1:], ms):
+        before.dot(weight, out=product)
         if peephole is not None:
             product[:, : 2 * features].reshape(batch, 2, features)[...] += 0.5 * peephole[:2] * c[:, None]
         np.tanh(product, out=gates)
@@ -126,7 +125,7 @@ def lstm_forward(params: Params, zs: Array, carries: Arrays) -> Arrays:
         np.tanh(c_next, out=part)
         np.multiply(o, part, out=m)
         if projection is not None:
-            m.dot(projection, out=h_next)
+            y[...] = m.dot(projection)
     return ()
 
 
@@ -140,10 +139,10 @@ def lstm_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays, back:
 
     and with peepholes dc' gets dz_o p_o too, and dc gets dz_i p_i + dz_f p_f.
     """
-    (hs, cs), (dh, dc), dzs, dhs = carries, back.carry, back.dzs, back.dhs
+    (_, cs), (dh, dc), dzs, dhs = carries, back.carry, back.dzs, back.dhs
     time, batch, width = gates.shape
     features = width // 4
-    _, peephole, projection = _parts(params)
+    peephole, projection = _parts(params)
     dm, part = dh if projection is None else np.empty_like(dc), np.empty_like(dc)
     to_c, ms = _factors(gates, cs[:-1], cs[1:], dzs)
     of_three, dcs = dc[:, None], repeat(None) if back.dcs is None else back.dcs[::-1]
@@ -167,7 +166,7 @@ def lstm_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays, back:
             dc += dz_ifg[:, 0] * peephole[0]
             dc += dz_ifg[:, 1] * peephole[1]
         dz.dot(back.weight, out=dh)
-    grads = {"hidden_weight": rows(hs[:-1]).T.dot(rows(dzs))}
+    grads = {}
     if peephole is not None:
         dz_i, dz_f, _, dz_o = _four(dzs)
         terms = np.concatenate([dz_i * cs[:-1], dz_f * cs[:-1], dz_o * cs[1:]], axis=2)
@@ -203,10 +202,10 @@ def _four(gates: Array) -> tuple[Array, Array, Array, Array]:
     return gates[..., :n], gates[..., n : 2 * n], gates[..., 2 * n : 3 * n], gates[..., 3 * n :]
 
 
-def _parts(params: Params) -> tuple[Array, Array | None, Array | None]:
-    """The hidden weight, the peepholes as (3, features), and the projection."""
+def _parts(params: Params) -> tuple[Array | None, Array | None]:
+    """The peepholes as (3, features), and the projection."""
     peephole = params.get("peephole")
-    return params["hidden_weight"], None if peephole is None else peephole.reshape(3, -1), params.get("projection")
+    return None if peephole is None else peephole.reshape(3, -1), params.get("projection")
 
 
 # --- constructors ----------------------------------------------------------------------------------------------------
@@ -317,7 +316,7 @@ def LSTM(
         "LSTM",
         features,
         (rows, features),
-        SCALE,
+        None,
         bind(_init, (features, projection), peepholes, float(forget_bias), (input_init, hidden_init, bias_init)),
         lstm_forward,
         lstm_vjp,

@@ -10,8 +10,7 @@ from fnn.contract import Layer
 from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import relu_vjp, tanh_vjp
 from fnn.check import positive
-from fnn.layers.recurrent.sequence import Arrays, Back, Options, Returns, cell, initial_weights, recurrent
-from fnn.layers.dense import rows
+from fnn.layers.recurrent.sequence import Arrays, Back, Options, Returns, cell, initial_weights, joint, recurrent
 from fnn.types import Array, Ints, Params, bind, ones
 
 Activation: TypeAlias = Literal["tanh", "relu"]
@@ -40,14 +39,12 @@ def rnn_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def rnn_forward(activation: Activation, params: Params, zs: Array, carries: Arrays) -> Arrays:
-    """`h_t = f(z_t + h_{t-1} U)`."""
-    weight = params["hidden_weight"]
+def rnn_forward(activation: Activation, params: Params, zs: Array, hx: Array, carries: Arrays) -> Arrays:
+    """`h_t = f([h_{t-1} x_t 1] [U; W; b])`; zs is not needed."""
+    weight = joint(params)
     product = np.empty_like(zs[0])
-    hs = list(carries[0])
-    for z, h, y in zip(zs, hs, hs[1:]):
-        h.dot(weight, out=product)
-        product += z
+    for before, y in zip(hx, carries[0][1:]):
+        before.dot(weight, out=product)
         if activation == "tanh":
             np.tanh(product, out=y)
         else:
@@ -58,7 +55,7 @@ def rnn_forward(activation: Activation, params: Params, zs: Array, carries: Arra
 def rnn_vjp(
     activation: Activation, params: Params, zs: Array, carries: Arrays, cache: Arrays, back: Back
 ) -> dict[str, Array]:
-    """`dz_t = (dh_t + dz_{t+1} U') f'(z_t)` from the last step to the first, then `dU` in one product."""
+    """`dz_t = (dh_t + dz_{t+1} U') f'(z_t)` from the last step to the first."""
     (hs,), (dh,), dzs = carries, back.carry, back.dzs
     if activation == "tanh":
         np.multiply(hs[1:], hs[1:], out=dzs)
@@ -69,7 +66,7 @@ def rnn_vjp(
         dh += dy
         dz *= dh
         dz.dot(back.weight, out=dh)
-    return {"hidden_weight": rows(hs[:-1]).T.dot(rows(dzs))}
+    return {}
 
 
 # --- constructors ----------------------------------------------------------------------------------------------------
