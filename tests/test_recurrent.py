@@ -116,6 +116,17 @@ def test_many_blocks_of_steps_are_one(sequence: Any, cell: Any, options: dict[st
     close(dx, dx_plain, 1e-10)
 
 
+@every_cell
+def test_a_batch_without_examples_has_gradients_of_zero(sequence: Any, cell: Any, options: dict[str, Any]) -> None:
+    net = sequence(FEATURES, **options)
+    params = net.init(Key(0), (TIME, IN))
+    x = np.zeros((0, TIME, IN), np.float32)
+    y, _, cache = net.forward(params, {}, x, EVAL)
+    grads, dx = net.vjp(params, cache, y)
+    assert (y.shape, dx.shape) == ((0, TIME, net.out_shape((TIME, IN))[1]), x.shape)
+    close(grads, tree.map(np.zeros_like, params), 0)
+
+
 def test_blocks_cover_all_steps_once() -> None:
     for time, batch, width in [(1, 1, 1), (50, 32, 32), (64, 32, 512), (7, 1000, 1000), (1000, 3, 9)]:
         steps = [t for block in blocks(time, batch, width) for t in range(block.start, block.stop)]

@@ -13,14 +13,15 @@ from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
 
+from fnn.check import positive
 from fnn.contract import Layer
 from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import sigmoid, tanh_vjp
-from fnn.check import positive
 from fnn.layers.dense import rows
 from fnn.layers.recurrent.sequence import (
     Arrays,
     Back,
+    Kernel,
     Options,
     Returns,
     cell,
@@ -318,9 +319,8 @@ def GRU(
         "GRU",
         features,
         (features,),
-        SCALE,
         bind(_init, features, reset, (input_init, hidden_init, bias_init)),
-        *kernel,
+        Kernel(*kernel, project=SCALE),
         reverse=reverse,
         returns=returns,
         lengths=lengths,

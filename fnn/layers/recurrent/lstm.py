@@ -18,14 +18,15 @@ from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
 
+from fnn.check import positive
 from fnn.contract import Layer
 from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import sigmoid, tanh_vjp
-from fnn.check import positive
 from fnn.layers.dense import rows
 from fnn.layers.recurrent.sequence import (
     Arrays,
     Back,
+    Kernel,
     Options,
     Returns,
     cell,
@@ -316,10 +317,8 @@ def LSTM(
         "LSTM",
         features,
         (rows, features),
-        None,
         bind(_init, (features, projection), peepholes, float(forget_bias), (input_init, hidden_init, bias_init)),
-        lstm_forward,
-        lstm_vjp,
+        Kernel(lstm_forward, lstm_vjp),
         reverse=reverse,
         returns=returns,
         lengths=lengths,

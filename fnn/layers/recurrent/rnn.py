@@ -6,11 +6,21 @@ from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
 
+from fnn.check import positive
 from fnn.contract import Layer
 from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import relu_vjp, tanh_vjp
-from fnn.check import positive
-from fnn.layers.recurrent.sequence import Arrays, Back, Options, Returns, cell, initial_weights, joint, recurrent
+from fnn.layers.recurrent.sequence import (
+    Arrays,
+    Back,
+    Kernel,
+    Options,
+    Returns,
+    cell,
+    initial_weights,
+    joint,
+    recurrent,
+)
 from fnn.types import Array, Ints, Params, bind, ones
 
 Activation: TypeAlias = Literal["tanh", "relu"]
@@ -42,8 +52,9 @@ def rnn_step_vjp(
 def rnn_forward(activation: Activation, params: Params, zs: Array, hx: Array, carries: Arrays) -> Arrays:
     """`h_t = f([h_{t-1} x_t 1] [U; W; b])`; zs is not needed."""
     weight = joint(params)
-    product = np.empty_like(zs[0])
-    for before, y in zip(hx, carries[0][1:]):
+    (hs,) = carries
+    product = np.empty(hs[0].shape, hs.dtype)
+    for before, y in zip(hx, hs[1:]):
         before.dot(weight, out=product)
         if activation == "tanh":
             np.tanh(product, out=y)
@@ -167,10 +178,8 @@ def RNN(
         "RNN",
         features,
         (features,),
-        None,
         bind(initial_weights, "h", features, features, (input_init, hidden_init, bias_init)),
-        bind(rnn_forward, activation),
-        bind(rnn_vjp, activation),
+        Kernel(bind(rnn_forward, activation), bind(rnn_vjp, activation), gates=False),
         reverse=reverse,
         returns=returns,
         lengths=lengths,

@@ -7,14 +7,14 @@ hidden weight, input weight and bias are one matrix, and so are their gradients.
     vjp(params, zs, carries, cache, back) -> grads of what only the kernel knows
 
 `carries` is a trajectory (time + 1, batch, width) for every part of the carry: h first, a view of hx, which is the
-answer, then c if there is one. Forward finds their starts, and fills in the rest; it leaves in zs (time, batch,
-gates * features) what it likes to find there again, and returns whatever else it keeps, arrays with time leading. A kernel
-that cannot use hx as a whole (GRU: the reset tells h from x) finds the input's share `x W + b` in zs (`project`), and
-gives the gradient of its hidden weight itself. Vjp is told of a few steps at a time, the last first, as if there were no
-others; it fills `back.dzs`, the derivatives with respect to the pre-activations.
+answer, then c if there is one. Forward finds their starts, and fills in the rest. In zs (time, batch, gates *
+features) it leaves what it likes to find there again, and it returns whatever else it keeps, arrays with time leading.
+Vjp is told of a few steps at a time, the last first, as if there were no others; it fills `back.dzs`, the derivatives
+with respect to the pre-activations. A kernel that cannot use hx as a whole (GRU: the reset tells h from x) finds the
+input's share `x W + b` in zs (`Kernel.project`), and gives the gradient of its hidden weight itself.
 
 A logistic gate is a hyperbolic tangent, `1 / (1 + exp(-z)) = (1 + tanh(z / 2)) / 2`, so one tanh serves all gates of a
-step; kernels with such gates get their pre-activations already halved (`scale`).
+step: kernels with such gates halve their weights first (`scaled`).
 
 Every factor that leads from the derivative of a carry to that of a pre-activation is known once forward has run. Vjps
 write these factors into dzs first, so that the loop over time has little left to do.
@@ -29,9 +29,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fnn.check import input_error
 from fnn.contract import Layer, stateless
 from fnn.initializers import Initializer
-from fnn.check import input_error
 from fnn.layers.dense import rows
 from fnn.random import Key
 from fnn.types import Array, Ints, Params, Shape, ShapeError, bind
@@ -57,8 +57,15 @@ class Back(NamedTuple):
     """The hidden weight transposed, (gates * features, width)."""
 
 
-Forward: TypeAlias = Callable[[Params, Array, Array, Arrays], Arrays]
-Vjp: TypeAlias = Callable[[Params, Array, Arrays, Arrays, Back], dict[str, Array]]
+class Kernel(NamedTuple):
+    """The steps of one kind of layer."""
+
+    forward: Callable[[Params, Array, Array, Arrays], Arrays]
+    vjp: Callable[[Params, Array, Arrays, Arrays, Back], dict[str, Array]]
+    gates: bool = True
+    """Whether it uses zs."""
+    project: tuple[float, ...] | None = None
+    """If it wants the input's share in zs: what multiplies the share of every gate."""
 
 
 class Options(TypedDict, total=False):
@@ -77,8 +84,7 @@ class Variant(NamedTuple):
     who: str
     widths: tuple[int, ...]
     """The features of every part of the carry; the first part is the answer."""
-    project: tuple[float, ...] | None
-    """For kernels that want the input's share in zs: what multiplies the share of every gate."""
+    kernel: Kernel
     reverse: bool
     last: bool
     lengths: bool
@@ -164,6 +170,7 @@ def joint(params: Params) -> Array:
 
 def blocks(time: int, batch: int, width: int) -> list[slice]:
     """All steps in slices, the first first: long enough for products, short enough for a second-level cache."""
+    batch = max(1, batch)
     steps = max(1, 512 // batch, 262144 // (batch * width))
     return [slice(start, min(start + steps, time)) for start in range(0, time, steps)]
 
@@ -189,33 +196,34 @@ class Cache(NamedTuple):
     lengths: Ints | None
 
 
-def _forward(forward: Forward, variant: Variant, params: Params, x: Any) -> tuple[Any, Cache]:
+def _forward(variant: Variant, params: Params, x: Any) -> tuple[Any, Cache]:
     x, lengths, start = _checked(variant, params, x)
     (batch, time, features), gates, (width, *others) = x.shape, params["bias"].size, variant.widths
-    after = [(time + 1, batch, other) for other in others]
-    zs, hx, *rest = allocate(x.dtype, (time, batch, gates), (time + 1, batch, width + features + 1), *after)
+    kernel, after = variant.kernel, time + 1
+    for_zs, for_hx = (time if kernel.gates else 0, batch, gates), (after, batch, width + features + 1)
+    zs, hx, *rest = allocate(x.dtype, for_zs, for_hx, *((after, batch, other) for other in others))
     hx[:-1, :, width:-1] = to_time(x, variant.reverse, lengths)
     hx[:, :, -1] = 1
-    if variant.project is not None:
-        weight = scaled(joint(params)[width:], variant.project)
+    if kernel.project is not None:
+        weight = scaled(joint(params)[width:], kernel.project)
         for block in blocks(time, batch, gates):
             np.dot(rows(hx[block, :, width:].copy()), weight, out=rows(zs[block]))
     carries = (hx[:, :, :width], *rest)
     for part, first in zip(carries, start):
         part[0] = first
-    kept = forward(params, zs, hx, carries)
+    kept = kernel.forward(params, zs, hx, carries)
     final = [at_end(part, lengths) for part in carries] if variant.carry or variant.last else []
     y = final[0] if variant.last else np.ascontiguousarray(from_time(carries[0][1:], variant.reverse, lengths))
     return (y, pack(final)) if variant.carry else y, Cache(hx, zs, tuple(rest), kept, lengths)
 
 
 def _back(
-    vjp: Vjp, variant: Variant, inputs: bool, params: Params, cache: Cache, dy: Any
+    variant: Variant, inputs: bool, params: Params, cache: Cache, dy: Any
 ) -> tuple[dict[str, Array], Array, Arrays]:
     """The gradients, dx (computed only if `inputs`) in the order of time, and what comes back to the carry."""
     hx, zs, others, kept, lengths = cache
-    time, batch, gates = zs.shape
-    width, features = variant.widths[0], len(params["input_weight"])
+    time, batch, gates = len(hx) - 1, hx.shape[1], params["bias"].size
+    kernel, width, features = variant.kernel, variant.widths[0], len(params["input_weight"])
     carries = (hx[:, :, :width], *others)
     dy, dcarry = (dy[0], unpack(dy[1])) if variant.carry else (dy, ())
     dhs = at_end_vjp(dy, time, lengths) if variant.last else to_time(dy, variant.reverse, lengths)
@@ -225,23 +233,25 @@ def _back(
     elif dcarry:
         dhs = dhs + at_end_vjp(dcarry[0], time, lengths)
         dcs = at_end_vjp(dcarry[1], time, lengths) if len(dcarry) > 1 else None
-    dx = np.empty((batch, time, features) if inputs else 0, zs.dtype)
+    dx = np.empty((batch, time, features) if inputs else 0, hx.dtype)
     dxs = to_time(dx, variant.reverse, None) if inputs else dx
     weight, back = params["input_weight"].T, params["hidden_weight"].T.copy()
     total: dict[str, Array] = {}
     for block in reversed(blocks(time, batch, gates)):
         steps = slice(block.start, block.stop + 1)
-        now = Back(np.empty_like(zs[block]), dhs[block].copy(), None if dcs is None else dcs[block], end, back)
-        grads = vjp(params, zs[block], tuple(part[steps] for part in carries), tuple(a[block] for a in kept), now)
-        dzs = rows(now.dzs)
-        if variant.project is None:
+        to_fill = np.empty((block.stop - block.start, batch, gates), hx.dtype)
+        now = Back(to_fill, dhs[block].copy(), None if dcs is None else dcs[block], end, back)
+        parts = tuple(part[steps] for part in carries)
+        grads = kernel.vjp(params, zs[block], parts, tuple(a[block] for a in kept), now)
+        dzs = rows(to_fill)
+        if kernel.project is None:
             product = rows(hx[block]).T.dot(dzs)
             grads["hidden_weight"], product = product[:width], product[width:]
         else:
             product = rows(hx[block, :, width:].copy()).T.dot(dzs)
         grads["input_weight"], grads["bias"] = product[:-1], product[-1]
         if inputs:
-            dxs[block] = dzs.dot(weight).reshape(*now.dzs.shape[:2], features)
+            dxs[block] = dzs.dot(weight).reshape(*to_fill.shape[:2], features)
         for name in total:
             total[name] += grads[name]
         total = total or grads
@@ -250,12 +260,12 @@ def _back(
     return {name: total[name] for name in params}, dx, end
 
 
-def _param_vjp(vjp: Vjp, variant: Variant, params: Params, cache: Cache, dy: Any) -> Params:
-    return _back(vjp, variant, False, params, cache, dy)[0]
+def _param_vjp(variant: Variant, params: Params, cache: Cache, dy: Any) -> Params:
+    return _back(variant, False, params, cache, dy)[0]
 
 
-def _vjp(vjp: Vjp, variant: Variant, params: Params, cache: Cache, dy: Any) -> tuple[Params, Any]:
-    grads, x, carry = _back(vjp, variant, True, params, cache, dy)
+def _vjp(variant: Variant, params: Params, cache: Cache, dy: Any) -> tuple[Params, Any]:
+    grads, x, carry = _back(variant, True, params, cache, dy)
     dx = x if cache.lengths is None else (x, np.zeros_like(cache.lengths))
     return grads, (dx, pack(carry)) if variant.carry else dx
 
@@ -274,10 +284,8 @@ def recurrent(
     kind: str,
     features: int,
     widths: tuple[int, ...],
-    project: tuple[float, ...] | None,
     init: Callable[[Key, Shape], Params],
-    forward: Forward,
-    vjp: Vjp,
+    kernel: Kernel,
     *,
     reverse: bool,
     returns: Returns,
@@ -290,14 +298,14 @@ def recurrent(
     who = f"{kind}({features})"
     if returns not in ("sequence", "last"):
         raise ValueError(f"{who}: expected returns 'sequence' or 'last', got {returns!r}")
-    variant = Variant(who, widths, project, bool(reverse), returns == "last", bool(lengths), bool(carry))
+    variant = Variant(who, widths, kernel, bool(reverse), returns == "last", bool(lengths), bool(carry))
     return stateless(
         kind,
         bind(_init, variant, init),
-        bind(_forward, forward, variant),
-        bind(_vjp, vjp, variant),
+        bind(_forward, variant),
+        bind(_vjp, variant),
         out_shape=bind(_out_shape, variant),
-        param_vjp=bind(_param_vjp, vjp, variant),
+        param_vjp=bind(_param_vjp, variant),
         config={**config, "reverse": reverse, "returns": returns, "lengths": lengths, "carry": carry},
         build=build,
     )
