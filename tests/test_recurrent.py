@@ -14,7 +14,7 @@ from fnn.layers.dense import Dense
 from fnn.layers.recurrent import GRU, LSTM, RNN, gru_cell, lstm_cell, rnn_cell
 from fnn.layers.recurrent.sequence import blocks
 from fnn.random import Key
-from fnn.scan import Bidirectional, carry_shape, scan, stack, zero_carry
+from fnn.recurrence import Bidirectional, carry_shape, scan, stack, zero_carry
 from fnn.types import Array, Params, Shape, ShapeError, State
 
 BATCH, TIME, IN, FEATURES = 5, 7, 3, 6

@@ -13,7 +13,7 @@ import attrs
 from fnn.combinators import named, serial
 from fnn.contract import Layer, stateless
 from fnn.initializers import Initializer, he_normal, zeros
-from fnn.layers.check import feature_shape, input_error, positive
+from fnn.check import feature_shape, input_error, positive
 from fnn.layers.correlate import correlate, correlate_input, correlate_weight, swapped
 from fnn.layers.dense import rows
 from fnn.layers.window import Geometry, Padding, Sizes, Window, geometry, layout, transposed, window

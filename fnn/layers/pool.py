@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fnn.contract import Layer, no_params, stateless
-from fnn.layers.check import feature_shape
+from fnn.check import feature_shape
 from fnn.layers.window import Geometry, Padding, Sizes, Window, crop, geometry, layout, pad, window
 from fnn.types import EMPTY, Array, Ints, Params, Shape, ShapeError, bind
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from fnn.contract import Layer, no_params, stateless
-from fnn.layers.check import feature_shape
+from fnn.check import feature_shape
 from fnn.layers.pool import check_image
 from fnn.layers.window import Pairs, Sizes, crop, layout, pad, pairs, sizes
 from fnn.types import EMPTY, Array, Params, Shape, ShapeError, bind

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fnn.layers.check import positive
+from fnn.check import positive
 from fnn.types import Array, Shape, ShapeError
 
 Sizes: TypeAlias = int | tuple[int, ...]

@@ -10,7 +10,7 @@ from fnn.combinators import frozen, remat, serial, tap
 from fnn.initializers import normal
 from fnn.layers.dense import Dense
 from fnn.layers.recurrent import GRU, LSTM, RNN, gru_cell, lstm_cell, rnn_cell
-from fnn.scan import Bidirectional, scan, stack
+from fnn.recurrence import Bidirectional, scan, stack
 from tests.case import Case
 
 
