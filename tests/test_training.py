@@ -33,7 +33,7 @@ from fnn.layers.norm import BatchNorm
 from fnn.losses import mse, sigmoid_cross_entropy, softmax_cross_entropy
 from fnn.metrics import Metric, accuracy
 from fnn.optimizers import adam, adamw, sgd
-from fnn.progress import progress
+from fnn.reporting import progress
 from fnn.random import Key
 from fnn.training import Result, evaluate, iterate, make_step, train
 from fnn.types import EMPTY, Array, Params, ShapeError
