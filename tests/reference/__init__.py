@@ -1,0 +1,1 @@
+"""Comparisons with other libraries, where they are installed."""
