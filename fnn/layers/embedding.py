@@ -8,7 +8,7 @@ import numpy as np
 
 from fnn.contract import Layer, stateless
 from fnn.initializers import Initializer, normal
-from fnn.layers.check import positive
+from fnn.check import positive
 from fnn.random import Key
 from fnn.types import Array, Ints, Params, Shape, ShapeError, bind
 

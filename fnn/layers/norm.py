@@ -23,7 +23,7 @@ import numpy as np
 from fnn import initializers, tree
 from fnn.contract import Layer, Mode, Train, layer, stateless
 from fnn.initializers import Initializer
-from fnn.layers.check import feature_shape, fraction, input_error, positive
+from fnn.check import feature_shape, fraction, input_error, positive
 from fnn.random import Key
 from fnn.types import Array, Params, Shape, ShapeError, State, bind, ones
 

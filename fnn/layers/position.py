@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fnn.contract import Layer, no_params, stateless
 from fnn.initializers import Initializer, normal
-from fnn.layers.check import feature_shape, input_error, positive
+from fnn.check import feature_shape, input_error, positive
 from fnn.random import Key
 from fnn.types import EMPTY, Array, Ints, Params, Shape, ShapeError, bind, ones
 
