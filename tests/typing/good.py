@@ -673,7 +673,9 @@ def keys(folder: Path) -> None:
     assert_type(modes[0], Train | Eval)
 
 
-PROGRAMS: tuple[Callable[[Path], None], ...] = (
+Program = Callable[[Path], None]
+
+PROGRAMS: tuple[Program, ...] = (
     networks_of_every_length,
     networks_within_networks,
     networks_of_words,
