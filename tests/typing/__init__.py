@@ -1,1 +1,1 @@
-"""Programs for the type-checker: `good.py` passes, `bad.py` fails in the marked lines; `tests/test_typing.py` runs both."""
+"""Programs for the type-checker: it accepts `good.py`, and rejects the marked lines of `bad.py`."""

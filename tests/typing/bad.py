@@ -17,6 +17,7 @@ from fnn import (
     Array,
     Dense,
     Dropout,
+    Embedding,
     Eval,
     Flatten,
     Identity,
@@ -40,6 +41,9 @@ from fnn import (
     chain,
     cosine,
     evaluate,
+    fan_in_concat,
+    fan_in_sum,
+    fan_out,
     grad,
     iterate,
     layer,
@@ -48,8 +52,12 @@ from fnn import (
     mse,
     named,
     one_hot,
+    parallel,
     progress,
     pullback,
+    remat,
+    repeat,
+    residual,
     save,
     serial,
     sgd,
@@ -62,7 +70,6 @@ from fnn import (
     warmup,
 )
 from fnn.contract import Mode, no_params
-from fnn.layers.embedding import Embedding
 from fnn.losses import loss
 from fnn.metrics import Mean, compute_mean, merge_means, no_mean
 from fnn.types import Shape
@@ -79,6 +86,7 @@ params = net.init(Key(0), (3,))
 words = reader.init(Key(0), (3,))
 opt = adam(0.1)
 data = batches((x, y), size=2)
+texts = batches((tokens, y), size=2)
 start = TrainState(0, params, {}, opt.init(params), Key(0))
 step = make_step(net, mse, opt)
 result = train(params, data, opt, model=net, loss=mse, steps=1)
@@ -98,7 +106,7 @@ serial(Relu, Relu, Relu, Relu, Relu, Relu, Relu, Relu, Relu, Embedding(7, 3))  #
 serial(Relu, Relu, Relu, Relu, Relu, Relu, Relu, Relu, Relu, Relu, Relu, Embedding(7, 3))  # E: misc
 serial(Dense)  # E: call-overload -> TypeError: call it: Dense(...)
 serial(Dense(3), Dropout, Dense(1))  # E: call-overload -> TypeError: call it: Dropout(...)
-serial(Relu, Relu, Relu, Relu, Relu, Relu, Relu, Relu, Dense)  # E: arg-type, misc -> TypeError: in position 8
+serial(Relu, Relu, Relu, Relu, Relu, Relu, Relu, Relu, Dense)  # E: call-overload -> TypeError: in position 8
 serial(Dense(3), np.tanh)  # E: call-overload -> TypeError: expected layers, got <ufunc 'tanh'> in position 1
 serial([Dense(3), Tanh])  # E: call-overload -> TypeError: expected layers
 serial(Dense(3), mse)  # E: call-overload -> TypeError: expected layers, got mse in position 1
@@ -108,15 +116,27 @@ serial(Flatten(), Dense(3))  # E: operator -> TypeError: 'Layer' object is not c
 net(x)  # E: operator -> TypeError: 'Layer' object is not callable
 Dropout()  # E: call-arg -> TypeError: missing 1 required positional argument: 'rate'
 Dense()  # E: call-arg -> TypeError: missing 1 required positional argument: 'features'
-Dense(3, Tanh)  # E: call-arg, misc -> TypeError: takes 1 positional argument
+Dense(3, Tanh)  # E: call-arg, arg-type -> TypeError: takes 1 positional argument
 Dense(3, activation=Tanh)  # E: call-arg -> TypeError: unexpected keyword argument 'activation'
 Dense("3")  # E: arg-type -> ValueError: Dense: expected features to be a positive integer, got '3'
 Dense(2.5)  # E: arg-type -> ValueError: Dense: expected features to be a positive integer, got 2.5
 Dropout("0.5")  # E: arg-type -> ValueError: Dropout: expected rate in [0, 1), got '0.5'
-named(Dense(1), "out")  # E: arg-type -> TypeError
+named(Dense(1), "out")  # E: arg-type -> ValueError: named: expected a name
 named("out", Dense)  # E: arg-type -> TypeError: named: expected a layer
-wide: Layer[Array, Array] = serial(Embedding(7, 3), Tanh)  # E: assignment
-narrow: Layer[Ints, Array] = serial(Dense(3), Tanh)  # E: assignment
+wide: Layer[Array, Array] = serial(Embedding(7, 3), Tanh)  # E: arg-type
+narrow: Layer[Ints, Array] = serial(Dense(3), Tanh)  # E: arg-type
+serial(fan_out(2), Dense(3))  # E: misc
+serial(fan_out(2), parallel(Dense(3), Tanh, Tanh), fan_in_sum)  # E: misc
+serial(Dense(3), fan_in_sum)  # E: misc
+serial(parallel(Embedding(7, 3), Dense(3)), fan_in_concat, fan_in_sum)  # E: misc
+serial(fan_out(2), parallel(Embedding(7, 3), Dense(3)), fan_in_sum)  # E: misc
+parallel(Dense(3), Dense)  # E: call-overload -> TypeError: call it: Dense(...)
+fan_out(Dense(3), Tanh)  # E: call-overload -> TypeError
+residual(Embedding(7, 3))  # E: arg-type
+residual(Dense(3), Dense)  # E: arg-type -> TypeError: Dense
+repeat(Embedding(7, 3), 2)  # E: misc
+repeat(Dense(3), "2")  # E: arg-type -> ValueError: repeat: expected n to be a positive integer, got '2'
+remat(Dense)  # E: arg-type -> TypeError: Dense
 net.name = "other"  # E: misc -> AttributeError
 
 
@@ -124,7 +144,7 @@ net.name = "other"  # E: misc -> AttributeError
 
 net.init((3,), Key(0))  # E: arg-type -> TypeError: serial.init: expected a Key first
 net.init(0, (3,))  # E: arg-type -> TypeError: serial.init: expected a Key first
-net.apply(x, params)  # E: arg-type
+net.apply(x, params)  # E: arg-type -> TypeError: serial.apply: expected parameters first, as in net.apply(params, x)
 net.apply(params, tokens)  # E: arg-type -> TypeError: the parameters are float32, the input is int64
 net.apply(params, [[1.0, 2.0, 3.0]])  # E: arg-type -> TypeError: Dense(4): expected an array, got list
 reader.apply(words, x)  # E: arg-type -> TypeError: Embedding(7, 4)
@@ -152,9 +172,9 @@ value_and_grad(net, mse)(params, {}, x, y)  # E: call-arg -> TypeError: missing 
 value_and_grad(net, mse)(params, {}, tokens, y, Eval())  # E: arg-type -> TypeError: the input is int64
 value_and_grad(net, mse)(params, {}, x, labels, Eval())  # E: arg-type -> ValueError: mse: expected output and target
 value_and_grad(net, mse)(params, x, y, Eval())  # E: call-arg, arg-type -> TypeError: missing 1 required positional
-grad(net, mse)(params, {}, x, y, "train")  # E: arg-type
+grad(net, mse)(params, {}, x, y, "train")  # E: arg-type -> TypeError: Train(key) or Eval()
 pullback(net, params, {}, tokens, Eval())  # E: misc -> TypeError: the input is int64
-pullback(net, params, {}, x, Eval)  # E: arg-type
+pullback(net, params, {}, x, Eval)  # E: arg-type -> TypeError: Train(key) or Eval()
 pullback(net, params, {}, x, Eval())[2](labels)  # E: arg-type
 mse(x, y)  # E: operator -> TypeError: 'Loss' object is not callable
 mse.forward(x, labels, None)  # E: arg-type -> ValueError: mse: expected output and target of one shape
@@ -174,43 +194,43 @@ train(data, params, opt, model=net, loss=mse, steps=1)  # E: arg-type -> TypeErr
 train(params, opt, data, model=net, loss=mse, steps=1)  # E: arg-type -> TypeError: train: data: expected batches(...)
 train(net, data, opt, model=params, loss=mse, steps=1)  # E: arg-type -> TypeError: train: model: expected a layer
 train(params, (x, y), opt, model=net, loss=mse, steps=1)  # E: arg-type -> TypeError: train: data: expected batches(...)
-train(params, data, opt, net, mse, steps=1)  # E: call-arg, misc -> TypeError: takes 3 positional arguments
+train(params, data, opt, net, mse, steps=1)  # E: call-arg -> TypeError: takes 3 positional arguments
 train(params, data, opt, model=Dense, loss=mse, steps=1)  # E: arg-type -> TypeError: call it: Dense(...)
 train(params, data, opt, model=net, steps=1)  # E: call-arg -> TypeError: required keyword-only argument: 'loss'
-train(params, data, opt, model=reader, loss=mse, steps=1)  # E: misc -> TypeError: Embedding
-train(words, batches((tokens, y), size=2), opt, model=net, loss=mse, steps=1)  # E: misc -> ValueError
+train(params, data, opt, model=reader, loss=mse, steps=1)  # E: misc -> ValueError: embedding_0: a mapping of 1 in
+train(words, texts, opt, model=net, loss=mse, steps=1)  # E: misc -> ValueError
 train(params, batches((x, labels), size=2), opt, model=net, loss=mse, steps=1)  # E: misc -> ValueError: target (2,)
-train(params, batches(x, size=2), opt, model=net, loss=mse, steps=1)  # E: arg-type -> TypeError: expected batches (x,
-train(params, batches((x,), size=2), opt, model=net, loss=mse, steps=1)  # E: arg-type -> TypeError: expected batches
-train(params, batches((x, y, y, y), size=2), opt, model=net, loss=mse, steps=1)  # E: arg-type -> TypeError: a tuple of 4
+train(params, batches(x, size=2), opt, model=net, loss=mse, steps=1)  # E: arg-type -> TypeError: expected (x, target)
+train(params, batches((x,), size=2), opt, model=net, loss=mse, steps=1)  # E: arg-type -> TypeError: got a tuple of 1
+train(params, batches((x, y, y, y), size=2), opt, model=net, loss=mse, steps=1)  # E: arg-type -> TypeError: got a tuple
 train(params, data, opt, model=net, loss=mse, steps=1.5)  # E: arg-type -> ValueError: train: expected steps to be
-train(params, data, opt, model=net, loss=mse, steps=1, key=0)  # E: arg-type
-train(params, data, opt, model=net, loss=mse, steps=1, resume=1)  # E: arg-type
-train(params, data, opt, model=net, loss=mse, steps=1, report=True)  # E: arg-type
+train(params, data, opt, model=net, loss=mse, steps=1, key=0)  # E: arg-type -> TypeError: train: key: expected a Key
+train(params, data, opt, model=net, loss=mse, steps=1, resume=1)  # E: arg-type -> TypeError: train: resume: expected
+train(params, data, opt, model=net, loss=mse, steps=1, report=True)  # E: arg-type -> TypeError: not callable
 train(params, data, opt, model=net, loss=mse, steps=1, report=progress)  # E: arg-type
 train(params, data, opt, model=net, loss=mse, steps=1, metrics=accuracy)  # E: arg-type -> TypeError
 train(params, data, opt, model=net, loss=mse, steps=1, metrics=(mse,))  # E: arg-type -> TypeError: train: metrics
-train(params, data, opt, model=net, loss=mse, steps=1, evaluation=(y, labels))  # E: misc
-train(params, data, opt, model=net, loss=mse, steps=1, evaluation=(labels, x))  # E: misc
-train(words, batches((tokens, y), size=2), opt, model=reader, loss=mse, steps=1, evaluation=(y, tokens))  # E: misc
-train(params, data, opt, model=net, loss=mse, steps=1, evaluation=data)  # E: arg-type
-batches(x, y)  # E: arg-type -> TypeError
-batches((x, y), 2, True)  # E: call-arg, misc -> TypeError
+train(params, data, opt, model=net, loss=mse, steps=1, evaluation=(y, labels))  # E: misc -> ValueError: evaluation data
+train(params, data, opt, model=net, loss=mse, steps=1, evaluation=(labels, x))  # E: misc -> TypeError: evaluation data
+train(words, texts, opt, model=reader, loss=mse, steps=1, evaluation=(y, tokens))  # E: misc -> TypeError
+train(params, data, opt, model=net, loss=mse, steps=1, evaluation=data)  # E: arg-type -> TypeError: train: evaluation
+batches(x, y)  # E: arg-type -> ValueError: batches: expected size to be a positive integer
+batches((x, y), 2, True)  # E: call-arg -> TypeError
 batches((x, y), size=2.0)  # E: arg-type -> ValueError: batches: expected size to be a positive integer, got 2.0
 split((x, y), Key(0), 0.5)  # E: arg-type -> TypeError
 one_hot(x, 3)  # E: arg-type -> TypeError: one_hot: expected integer labels, got float32
-evaluate(params, net, (x, y), loss=mse)  # E: arg-type
+evaluate(params, net, (x, y), loss=mse)  # E: arg-type -> TypeError: evaluate: model: expected a layer
 evaluate(net, params, (y, labels), loss=mse)  # E: misc -> ValueError: Dense(4): expected input (batch, ..., 3)
-evaluate(net, params, (x, y), loss=mse, metrics=(adam,))  # E: arg-type
-evaluate(net, params, data, loss=mse)  # E: arg-type
+evaluate(net, params, (x, y), loss=mse, metrics=(adam,))  # E: arg-type -> TypeError: evaluate: metrics
+evaluate(net, params, data, loss=mse)  # E: arg-type -> TypeError: evaluate: expected (x, target)
 make_step(net, opt, mse)  # E: arg-type
 make_step(mse, net, opt)  # E: arg-type
 step(start, (tokens, y))  # E: arg-type -> TypeError: the input is int64
 step(start, (x, labels))  # E: arg-type -> ValueError: mse: expected output and target of one shape
-step(start, x)  # E: arg-type
+step(start, x)  # E: arg-type -> ValueError: Dense(4): expected input
 step((x, y), start)  # E: arg-type
-next(iterate(step, start, data))  # E: arg-type
-next(iterate(step, data.stream(Key(0)), start))  # E: arg-type
+next(iterate(step, start, data))  # E: arg-type -> TypeError: 'Batches' object is not iterable
+next(iterate(step, data.stream(Key(0)), start))  # E: arg-type -> TypeError: 'TrainState' object is not iterable
 next(iterate(step, start, batches((x, labels), size=2).stream(Key(0))))  # E: arg-type -> ValueError: mse: expected
 start.step = 1  # E: misc -> AttributeError
 result.history = ()  # E: misc -> AttributeError
@@ -235,7 +255,7 @@ adam(text)  # E: arg-type
 sgd(of_two)  # E: arg-type
 adam("0.1")  # E: arg-type -> ValueError: adam: expected a finite learning rate of at least 0, got '0.1'
 adam()  # E: call-arg -> TypeError: missing 1 required positional argument: 'learning_rate'
-adam(0.1, 0.9)  # E: call-arg, misc -> TypeError
+adam(0.1, 0.9)  # E: call-arg -> TypeError
 adam(0.1, beta1=0.9)  # E: call-arg -> TypeError: unexpected keyword argument 'beta1'
 adamw(0.1, where="weight")  # E: arg-type
 warmup(text, steps=3)  # E: arg-type
@@ -380,7 +400,7 @@ def count_labels(mean: Mean, output: Array, target: Ints, weight: Array | None) 
     return mean
 
 
-hits: Metric[Array, Ints] = Metric("hits", no_mean, count_labels, merge_means, compute_mean)
+hits = Metric("hits", no_mean, count_labels, merge_means, compute_mean)
 half = bind(forward_of_factor, 0.5)
 
 stateless("Own", no_params, forward, vjp_of_pairs)  # E: misc
@@ -397,27 +417,27 @@ stateless("Own", no_params, forward, vjp, infer=infer_of_tokens)  # E: misc
 stateless("Own", no_params, forward, vjp, infer=forward)  # E: misc
 stateless("Own", no_params, forward_without_cache, vjp)  # E: arg-type
 stateless("Own", no_params, forward, vjp_without_grads)  # E: arg-type
-stateless("Own", no_params, forward, vjp_backwards)  # E: arg-type
+stateless("Own", no_params, forward, vjp_backwards)  # E: arg-type, misc
 stateless("Own", no_params, forward, vjp_of_tokens)  # E: misc
 stateless("Own", no_params, vjp, forward)  # E: arg-type
-stateless("Own", no_params, forward_in_mode, vjp)  # E: arg-type
+stateless("Own", no_params, forward_in_mode, vjp)  # E: arg-type, misc
 stateless("Own", init_without_key, forward, vjp)  # E: arg-type
 stateless(no_params, forward, vjp)  # E: call-arg, arg-type -> TypeError
 layer("Own", no_params, forward, vjp)  # E: arg-type
 layer("Own", no_params, forward_without_state, vjp)  # E: arg-type
-stateless("Own", no_params, forward_of_factor, bind(vjp_of_factor, 0.5))  # E: arg-type
-stateless("Own", no_params, half, vjp_of_factor)  # E: arg-type
+stateless("Own", no_params, forward_of_factor, bind(vjp_of_factor, 0.5))  # E: arg-type, misc
+stateless("Own", no_params, half, vjp_of_factor)  # E: arg-type, misc
 stateless("Own", no_params, bind(forward_of_factor, "0.5"), bind(vjp_of_factor, 0.5))  # E: arg-type
 stateless("Own", no_params, half, bind(vjp_of_factor, "0.5"))  # E: arg-type
 stateless("Own", no_params, bind(forward_of_config, 0.5), vjp)  # E: arg-type
 stateless("Own", no_params, bind(forward_of_config, (0.5, 3)), vjp)  # E: arg-type
 stateless("Own", no_params, bind(forward_of_config, Config(3, 0.5)), vjp)  # E: arg-type
 bind(forward_of_factor, 0.5, params, x, 3)  # E: arg-type
-bind(half, x)  # E: arg-type
+bind(half, x)  # E: misc
 half(params, labels)  # E: arg-type
-half(x)  # E: call-arg -> TypeError: missing 1 required positional argument: 'x'
+half(x)  # E: arg-type, call-arg -> TypeError: missing 1 required positional argument: 'x'
 loss("own", each, each_vjp)  # E: misc
-loss("own", each_vjp, each)  # E: arg-type
+loss("own", each_vjp, each)  # E: arg-type, misc
 Row(1, 2.0)  # E: call-arg -> TypeError
 evaluate(net, params, (x, y), loss=mse, metrics=(hits,))  # E: misc
 evaluate(classes, params, (x, y), loss=softmax, metrics=(hits,))  # E: misc

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from fnn import (
     Array,
+    BatchNorm,
     Batches,
     Dense,
     Dropout,
     Elu,
+    Embedding,
     Eval,
     Flatten,
     Gelu,
@@ -29,6 +31,8 @@ from fnn import (
     Ints,
     Key,
     Layer,
+    LayerNorm,
+    LearnedPosition,
     LogSoftmax,
     Loss,
     Metric,
@@ -41,6 +45,7 @@ from fnn import (
     Schedule,
     ShapeError,
     Sigmoid,
+    SinusoidalPosition,
     Softmax,
     State,
     Tanh,
@@ -57,6 +62,10 @@ from fnn import (
     constant,
     cosine,
     evaluate,
+    fan_in_concat,
+    fan_in_sum,
+    fan_out,
+    frozen,
     grad,
     initializers,
     iterate,
@@ -68,8 +77,12 @@ from fnn import (
     mse,
     named,
     one_hot,
+    parallel,
     progress,
     pullback,
+    remat,
+    repeat,
+    residual,
     save,
     serial,
     sgd,
@@ -84,9 +97,6 @@ from fnn import (
 )
 from fnn.contract import Mode, no_params
 from fnn.layers.activation import activation
-from fnn.layers.embedding import Embedding
-from fnn.layers.norm import BatchNorm, LayerNorm
-from fnn.layers.position import LearnedPosition, SinusoidalPosition
 from fnn.losses import loss
 from fnn.metrics import Mean, add_to_mean, compute_mean, merge_means, no_mean
 from fnn.optimizers import GradientTransformation
@@ -145,8 +155,6 @@ def networks_within_networks(folder: Path) -> None:
     net = serial(block, block, serial(), named("out", Dense(1, bias_init=None)))
     assert_type(block, Layer[Array, Array])
     assert_type(net, Layer[Array, Array])
-    neutral: Layer[Ints, Ints] = serial()
-    assert_type(serial(neutral, Embedding(7, 3)), Layer[Ints, Array])
     assert_type(named("words", Embedding(7, 3)), Layer[Ints, Array])
     stem: list[Layer[Array, Array]] = [Dense(width) for width in (5, 4, 3)]
     first, second, third = stem
@@ -173,6 +181,21 @@ def networks_of_words(folder: Path) -> None:
         metrics=(accuracy,),
     )
     assert_type(net.apply(result.params, words), Array)
+
+
+def networks_with_branches(folder: Path) -> None:
+    x, y = points()
+    branches = serial(fan_out(2), parallel(Dense(4), serial(Dense(5), Tanh)), fan_in_concat, Dense(2))
+    assert_type(branches, Layer[Array, Array])
+    assert_type(parallel(Embedding(7, 3), Dense(3)), Layer[tuple[Ints, Array], tuple[Array, Array]])
+    assert_type(serial(parallel(Embedding(7, 3), Dense(3)), fan_in_sum), Layer[tuple[Ints, Array], Array])
+    assert_type(repeat(residual(remat(Dense(3))), 2), Layer[Array, Array])
+    assert_type(frozen(Embedding(7, 3)), Layer[Ints, Array])
+    both = serial(parallel(serial(Embedding(7, 3), Flatten), Dense(15)), fan_in_sum, Dense(2))
+    words, _ = sentences()
+    params = both.init(Key(0), ((5,), (3,)))
+    result = train(params, batches(((words, x), y), size=6), adam(0.01), model=both, loss=mse, epochs=1)
+    assert_type(both.apply(result.params, (words, x)), Array)
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -317,7 +340,7 @@ def gradients_of_inputs(folder: Path) -> None:
     assert_type(prediction, Array)
     value, cache = mse.forward(prediction, y, None)
     grads, dx = back(mse.vjp(cache))
-    assert_type(dx, Array)
+    assert_type(dx, NDArray[np.float32])
     assert_type(grads, Mapping[str, Any])
     words = serial(Embedding(7, 2), Flatten)
     tokens, _ = sentences()
@@ -504,7 +527,7 @@ def update_r(mean: Mean, output: Array, target: Array, weight: Array | None) -> 
     return add_to_mean(mean, np.abs(output - target), weight)
 
 
-deviation: Metric[Array, Array] = Metric("deviation", no_mean, update_r, merge_means, compute_mean, False)
+deviation = Metric("deviation", no_mean, update_r, merge_means, compute_mean, False)
 
 
 def losses_of_ones_own(folder: Path) -> None:
@@ -679,6 +702,7 @@ PROGRAMS: tuple[Program, ...] = (
     networks_of_every_length,
     networks_within_networks,
     networks_of_words,
+    networks_with_branches,
     sine,
     float32_and_float64,
     everything_that_train_takes,
