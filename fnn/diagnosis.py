@@ -69,8 +69,7 @@ def _first_bad_activation(model: Layer[Any, Any], loss: Loss[Any, Any], good: Tr
             return f"the output of {found}"
         value, grads, _ = value_and_grad(model, loss)(good.params, good.state, batch[0], batch[1], mode, *batch[2:])
         if not np.isfinite(value):
-            weightless = len(batch) == 3 and batch[2] is not None and not batch[2].sum()
-            return f"the loss {loss!r}{', since the weights of the batch sum to 0,' if weightless else ''}"
+            return f"the loss {loss!r}"
         *_, path = [None, *_bad(grads)]  # the backward pass comes to the last one first
         return None if path is None else f"the gradient of {path}"
 
