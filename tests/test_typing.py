@@ -17,7 +17,7 @@ from functools import partial
 from io import BytesIO, StringIO
 from pathlib import Path
 from types import CodeType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -85,8 +85,10 @@ def errors(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
     generated.write_text(wrong_networks())
     assert pytestconfig.cache is not None
     cache = pytestconfig.cache.mkdir("mypy")
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", cache, "--no-pretty", "--no-error-summary"]
-    ran = subprocess.run([*command, GOOD, BAD, generated], cwd=ROOT, capture_output=True, text=True)
+    options = ["--strict", f"--cache-dir={cache}", "--no-pretty", "--no-error-summary"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, GOOD, BAD, generated], cwd=ROOT, capture_output=True, text=True
+    )
     assert ran.returncode in (0, 1), ran.stdout + ran.stderr
     found: Errors = {}
     for line in ran.stdout.splitlines():
@@ -231,7 +233,7 @@ def test_stubs_tell_what_the_functions_give() -> None:
     file = BytesIO()
     io.savemat(file, {"x": np.arange(3.0)})
     assert type(io.loadmat(file)) is dict
-    found = optimize.minimize(lambda x: (float(x @ x), 2 * x), np.ones(2, np.float32), jac=True, method="L-BFGS-B")
+    found: Any = optimize.minimize(lambda x: (float(x @ x), 2 * x), np.ones(2, np.float32), jac=True, method="L-BFGS-B")
     assert found.x.dtype == np.float64 and isinstance(found, dict)
     assert isinstance(found.message, str) and isinstance(found.nit, int) and isinstance(found.nfev, int)
     assert float(found.fun) == found.fun and bool(found.success) is True
