@@ -234,6 +234,6 @@ def test_stubs_tell_what_the_functions_give() -> None:
     io.savemat(file, {"x": np.arange(3.0)})
     assert type(io.loadmat(file)) is dict
     found: Any = optimize.minimize(lambda x: (float(x @ x), 2 * x), np.ones(2, np.float32), jac=True, method="L-BFGS-B")
-    assert found.x.dtype == np.float64 and isinstance(found, dict)
+    assert found.x.dtype == np.float64 and issubclass(type(found), dict)
     assert isinstance(found.message, str) and isinstance(found.nit, int) and isinstance(found.nfev, int)
     assert float(found.fun) == found.fun and bool(found.success) is True
