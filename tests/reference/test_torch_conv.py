@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fnn.contract import EVAL, Layer
 from fnn.layers.conv import Conv1D, Conv2D, Conv3D, ConvTranspose1D, ConvTranspose2D
-from fnn.random import Key
-from fnn.tree import cast
-from fnn.types import EMPTY, Array
+from tests.reference.comparison import Compared, last_first
 
-torch = pytest.importorskip("torch")
+torch: Any = pytest.importorskip("torch")
 
 LAYERS: dict[tuple[int, bool], Any] = {
     (1, False): Conv1D,
@@ -47,61 +44,39 @@ def table() -> list[tuple[int, bool, tuple[int, ...], int, int, int, tuple[int, 
     ]
 
 
-def to_torch(layer_weight: Array, groups: int, transpose: bool) -> Any:
+def to_torch(weight: Any, groups: int, transpose: bool) -> Any:
     """`(*size, in / groups, out)` as torch has it: (out, in / groups, *size), transposed (in, out / groups, *size)."""
     if transpose:
-        *size, channels, features = layer_weight.shape
-        parts = layer_weight.reshape(*size, channels, groups, features // groups)
-        layer_weight = np.moveaxis(parts, -2, -3).reshape(*size, channels * groups, features // groups).swapaxes(-1, -2)
-    return torch.tensor(np.moveaxis(layer_weight, (-1, -2), (0, 1)).copy(), requires_grad=True)
+        *size, channels, features = weight.shape
+        parts = weight.reshape(*size, channels, groups, features // groups)
+        weight = parts.movedim(-2, -3).reshape(*size, channels * groups, features // groups).swapaxes(-1, -2)
+    return weight.movedim((-1, -2), (0, 1))
 
 
-def agree(layer: Layer[Array, Array], operation: Any, in_shape: tuple[int, ...], groups: int, transpose: bool) -> None:
-    generator = np.random.default_rng(0)
-    params = cast(layer.init(Key(1), in_shape), np.float64)
-    params = {name: generator.standard_normal(value.shape) for name, value in params.items()}
-    x = generator.standard_normal((BATCH, *in_shape))
-    y, _, cache = layer.forward(params, EMPTY, x, EVAL)
-    dy = generator.standard_normal(y.shape)
-    grads, dx = layer.vjp(params, cache, dy)
+@pytest.mark.parametrize(("axes", "transpose", "kernel", "stride", "dilation", "padding", "width"), table(), ids=str)
+def test_agrees_with_torch(
+    axes: int,
+    transpose: bool,
+    kernel: tuple[int, ...],
+    stride: int,
+    dilation: int,
+    padding: int,
+    width: tuple[int, int, int],
+    compared: Compared,
+) -> None:
+    channels, features, groups = width
+    options: dict[str, Any] = {"stride": stride, "dilation": dilation, "groups": groups}
+    layer = LAYERS[axes, transpose](features, kernel, padding=((padding, padding),) * axes, **options)
+    operation = getattr(torch.nn.functional, f"conv_transpose{axes}d" if transpose else f"conv{axes}d")
 
-    tx = torch.tensor(np.moveaxis(x, -1, 1).copy(), requires_grad=True)
-    tw = to_torch(params["weight"], groups, transpose)
-    tb = torch.tensor(params["bias"], requires_grad=True)
-    ty = operation(tx, tw, tb)
-    ty.backward(torch.tensor(np.moveaxis(dy, -1, 1).copy()))
-    dw = to_torch(grads["weight"], groups, transpose).detach().numpy()
-    close(np.moveaxis(y, -1, 1), ty.detach().numpy())
-    close(np.moveaxis(dx, -1, 1), tx.grad.numpy())
-    close(dw, tw.grad.numpy())
-    close(grads["bias"], tb.grad.numpy())
+    @last_first
+    def theirs(x: Any, weight: Any, bias: Any) -> Any:
+        return operation(x, to_torch(weight, groups, transpose), bias, padding=padding, **options)
 
-
-def close(mine: Array, theirs: Array) -> None:
-    assert mine.shape == theirs.shape
-    np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9 * float(np.abs(theirs).max()))
+    x = np.random.default_rng(0).standard_normal((BATCH, *SPACE[axes], channels))
+    compared.layer(layer, x, theirs)
 
 
-@pytest.mark.parametrize(("axes", "transpose"), LAYERS)
-def test_agrees_with_torch(axes: int, transpose: bool, record_property: Any) -> None:
-    functions = torch.nn.functional
-    cases = [case for case in table() if case[:2] == (axes, transpose)]
-    for _, _, kernel, stride, dilation, padding, (channels, features, groups) in cases:
-        pads = ((padding, padding),) * axes
-        layer = LAYERS[axes, transpose](
-            features, kernel, stride=stride, dilation=dilation, padding=pads, groups=groups, bias_init=normal
-        )
-        name = f"conv_transpose{axes}d" if transpose else f"conv{axes}d"
-
-        def operation(x: Any, w: Any, b: Any) -> Any:
-            options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-            return getattr(functions, name)(x, w, b, **options)
-
-        agree(layer, operation, (*SPACE[axes], channels), groups, transpose)
-    record_property("compared cases", len(cases))
-    print(f"{len(cases)} cases compared")
-    assert len(cases) >= 60
-
-
-def normal(key: Key, shape: tuple[int, ...]) -> Array:
-    return key.generator().standard_normal(shape).astype(np.float32)
+def test_the_table_is_wide() -> None:
+    found = [case[:2] for case in table()]
+    assert all(found.count(kind) >= 60 for kind in LAYERS)

@@ -13,11 +13,11 @@ from fnn.contract import EVAL
 from fnn.layers.recurrent import GRU, LSTM, RNN
 from fnn.random import Key
 from fnn.recurrence import Bidirectional, carry_shape
+from tests.reference.comparison import Compared
 
-torch = pytest.importorskip("torch")
+torch: Any = pytest.importorskip("torch")
 
 IN, FEATURES, PROJECTION = 3, 5, 2
-CLOSE = 1e-9
 
 KINDS: dict[str, tuple[Any, dict[str, Any], Any, dict[str, Any]]] = {
     "rnn tanh": (RNN, {}, torch.nn.RNN, {"nonlinearity": "tanh"}),
@@ -30,13 +30,8 @@ DIRECTIONS = ("forward", "reverse", "both")
 CASES = list(itertools.product(KINDS, DIRECTIONS, (False, True), ((1, 4), (7, 2), (40, 6))))
 
 
-def test_the_number_of_compared_cases(record_property: Any) -> None:
-    record_property("cases compared with PyTorch", len(CASES))
-    assert len(CASES) == len({*CASES}) == 90
-
-
 @pytest.mark.parametrize(("kind", "direction", "lengths", "size"), CASES)
-def test_equals_torch(kind: str, direction: str, lengths: bool, size: tuple[int, int]) -> None:
+def test_equals_torch(kind: str, direction: str, lengths: bool, size: tuple[int, int], compared: Compared) -> None:
     make, options, torch_make, torch_options = KINDS[kind]
     time, batch = size
     rng = np.random.default_rng(time)
@@ -91,23 +86,23 @@ def test_equals_torch(kind: str, direction: str, lengths: bool, size: tuple[int,
     last_torch = last_torch if isinstance(last_torch, tuple) else (last_torch,)
     width = y_torch.shape[2] // 2
     y_torch = torch.cat([y_torch[:, :, slot * width : (slot + 1) * width] for slot in slots], 2)
-    close(y, y_torch)
+    compared.outputs(y, y_torch)
     per_net = [last] if len(nets) == 1 else list(last)
     per_net_d = [dlast] if len(nets) == 1 else list(dlast)
     total = (y_torch * torch.from_numpy(dy)).sum()
     for slot, carry, d_carry in zip(slots, per_net, per_net_d):
         for whole, part, d_part in zip(last_torch, tree.leaves(carry), tree.leaves(d_carry)):
-            close(part, whole[slot])
+            compared.outputs(part, whole[slot])
             total = total + (whole[slot] * torch.from_numpy(d_part)).sum()
     total.backward()
 
-    close(dx[0] if lengths else dx, x_torch.grad)
+    compared.gradients(dx[0] if lengths else dx, x_torch.grad)
     per_net_start = [dstart] if len(nets) == 1 else list(dstart)
     for slot, carry in zip(slots, per_net_start):
         for whole, part in zip(start_torch, tree.leaves(carry)):
-            close(part, whole.grad[slot])
+            compared.gradients(part, whole.grad[slot])
     for own_grads, suffix in zip(each_grads, suffixes):
-        compare_gradients(own_grads, module, suffix)
+        compare_gradients(compared, own_grads, module, suffix)
 
 
 def pairs(shape: Any) -> Any:
@@ -126,23 +121,16 @@ def to_torch(params: Any) -> dict[str, Any]:
     return {name: np.ascontiguousarray(value) for name, value in found.items()}
 
 
-def compare_gradients(grads: Any, module: Any, suffix: str) -> None:
+def compare_gradients(compared: Compared, grads: Any, module: Any, suffix: str) -> None:
     def theirs(name: str) -> Any:
         return getattr(module, name + suffix).grad
 
-    close(grads["input_weight"], theirs("weight_ih_l0").T)
-    close(grads["hidden_weight"], theirs("weight_hh_l0").T)
-    close(grads["bias"], theirs("bias_ih_l0"))
+    compared.gradients(grads["input_weight"], theirs("weight_ih_l0").T)
+    compared.gradients(grads["hidden_weight"], theirs("weight_hh_l0").T)
+    compared.gradients(grads["bias"], theirs("bias_ih_l0"))
     if "hidden_bias" in grads:
-        close(grads["hidden_bias"], theirs("bias_hh_l0")[2 * FEATURES :])
+        compared.gradients(grads["hidden_bias"], theirs("bias_hh_l0")[2 * FEATURES :])
     else:
-        close(grads["bias"], theirs("bias_hh_l0"))
+        compared.gradients(grads["bias"], theirs("bias_hh_l0"))
     if "projection" in grads:
-        close(grads["projection"], theirs("weight_hr_l0").T)
-
-
-def close(ours: Any, theirs: Any) -> None:
-    """Equal to 1e-9, relative to the largest number of the array."""
-    theirs = theirs.detach().numpy()
-    assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() <= CLOSE * max(1e-300, np.abs(theirs).max())
+        compared.gradients(grads["projection"], theirs("weight_hr_l0").T)
