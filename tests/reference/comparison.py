@@ -58,21 +58,22 @@ class Compared:
     ) -> Any:
         """Compares y, dx and the gradients of a pass with those of `reference(x, *params)`, in our layout.
 
-        Parameters are random unless given. Returns the new state.
+        Parameters, the leaves of their tree, are random unless given. Returns the new state.
         """
         torch = importlib.import_module("torch")
         rng = np.random.default_rng(1)
         if params is None:
             params = tree.map(lambda a: rng.standard_normal(a.shape), layer.init(Key(0), x.shape[1:]))
         y, state, cache = layer.forward(params, {} if state is None else state, x, mode)
-        leaves = [variable(a) for a in (x, *params.values())]
+        leaves = [variable(a) for a in (x, *tree.leaves(params))]
         expected = reference(*leaves)
         self.outputs(y, expected)
         dy = rng.standard_normal(y.shape)
         grads, dx = layer.vjp(params, cache, dy)
         dx_expected, *grads_expected = torch.autograd.grad(expected, leaves, torch.tensor(dy))
         self.gradients(dx, dx_expected)
-        self.gradients(grads, dict(zip(params, grads_expected, strict=True)))
+        paths = [path for path, _ in tree.items(params)]
+        self.gradients(dict(tree.items(grads)), dict(zip(paths, grads_expected, strict=True)))
         return state
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fnn.layers.conv import Conv1D, Conv2D, Conv3D, ConvTranspose1D, ConvTranspose2D
+from fnn.layers.conv import Conv1D, Conv2D, Conv3D, ConvTranspose1D, ConvTranspose2D, DepthwiseConv2D
 from tests.reference.comparison import Compared, last_first
 
 torch: Any = pytest.importorskip("torch")
+F = torch.nn.functional
 
 LAYERS: dict[tuple[int, bool], Any] = {
     (1, False): Conv1D,
@@ -67,7 +68,7 @@ def test_agrees_with_torch(
     channels, features, groups = width
     options: dict[str, Any] = {"stride": stride, "dilation": dilation, "groups": groups}
     layer = LAYERS[axes, transpose](features, kernel, padding=((padding, padding),) * axes, **options)
-    operation = getattr(torch.nn.functional, f"conv_transpose{axes}d" if transpose else f"conv{axes}d")
+    operation = getattr(F, f"conv_transpose{axes}d" if transpose else f"conv{axes}d")
 
     @last_first
     def theirs(x: Any, weight: Any, bias: Any) -> Any:
@@ -75,6 +76,75 @@ def test_agrees_with_torch(
 
     x = np.random.default_rng(0).standard_normal((BATCH, *SPACE[axes], channels))
     compared.layer(layer, x, theirs)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize(
+    ("axes", "kernel"), [(axes, kernel) for axes, kernels in KERNELS.items() for kernel in kernels], ids=str
+)
+def test_same(axes: int, kernel: tuple[int, ...], dilation: int, compared: Compared) -> None:
+    """The odd pixel of padding goes after the image in theirs too."""
+    layer = LAYERS[axes, False](6, kernel, padding="same", dilation=dilation, groups=2)
+    operation = getattr(F, f"conv{axes}d")
+
+    @last_first
+    def theirs(x: Any, weight: Any, bias: Any) -> Any:
+        return operation(x, to_torch(weight, 2, False), bias, padding="same", dilation=dilation, groups=2)
+
+    compared.layer(layer, np.random.default_rng(0).standard_normal((BATCH, *SPACE[axes], 4)), theirs)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), list(product((1, 2, 5), (1, 2), (1, 3))))
+def test_causal(kernel: int, stride: int, dilation: int, compared: Compared) -> None:
+    layer = Conv1D(6, kernel, stride=stride, padding="causal", dilation=dilation)
+
+    @last_first
+    def theirs(x: Any, weight: Any, bias: Any) -> Any:
+        padded = F.pad(x, ((kernel - 1) * dilation, 0))
+        return F.conv1d(padded, to_torch(weight, 1, False), bias, stride=stride, dilation=dilation)
+
+    compared.layer(layer, np.random.default_rng(0).standard_normal((BATCH, 13, 4)), theirs)
+
+
+@pytest.mark.parametrize("stride", [1, 2, (2, 3)])
+@pytest.mark.parametrize("sides", [((0, 1), (2, 0)), ((3, 1), (1, 2))])
+def test_padding_of_unequal_sides_without_bias(sides: Any, stride: Any, compared: Compared) -> None:
+    (top, bottom), (left, right) = sides
+    layer = Conv2D(6, (3, 2), stride=stride, padding=sides, bias_init=None)
+
+    @last_first
+    def theirs(x: Any, weight: Any) -> Any:
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), to_torch(weight, 1, False), stride=stride)
+
+    compared.layer(layer, np.random.default_rng(0).standard_normal((BATCH, 9, 11, 4)), theirs)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+@pytest.mark.parametrize("padding", [1, 2])
+@pytest.mark.parametrize("stride", [2, 3])
+def test_output_padding(stride: int, padding: int, extra: int, compared: Compared) -> None:
+    """What they call so is a pixel less of padding after the image."""
+    layer = ConvTranspose2D(6, 4, stride=stride, padding=((padding, padding - extra),) * 2)
+
+    @last_first
+    def theirs(x: Any, weight: Any, bias: Any) -> Any:
+        options = {"stride": stride, "padding": padding, "output_padding": extra}
+        return F.conv_transpose2d(x, to_torch(weight, 1, True), bias, **options)
+
+    compared.layer(layer, np.random.default_rng(0).standard_normal((BATCH, 5, 6, 3)), theirs)
+
+
+@pytest.mark.parametrize(("multiplier", "stride", "dilation"), list(product((1, 2), (1, 2), (1, 2))))
+def test_depthwise(multiplier: int, stride: int, dilation: int, compared: Compared) -> None:
+    layer = DepthwiseConv2D(3, multiplier=multiplier, stride=stride, padding=1, dilation=dilation)
+
+    @last_first
+    def theirs(x: Any, weight: Any, bias: Any) -> Any:
+        options = {"stride": stride, "padding": 1, "dilation": dilation, "groups": 4}
+        return F.conv2d(x, to_torch(weight, 4, False), bias, **options)
+
+    compared.layer(layer, np.random.default_rng(0).standard_normal((BATCH, 9, 11, 4)), theirs)
 
 
 def test_the_table_is_wide() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from typing import Any
 
@@ -12,10 +13,11 @@ from fnn import tree
 from fnn.contract import EVAL
 from fnn.layers.recurrent import GRU, LSTM, RNN
 from fnn.random import Key
-from fnn.recurrence import Bidirectional, carry_shape
-from tests.reference.comparison import Compared
+from fnn.recurrence import Bidirectional, carry_shape, stack
+from tests.reference.comparison import Compared, variable
 
 torch: Any = pytest.importorskip("torch")
+weights: Any = importlib.import_module("tests.reference.torch_values").weights
 
 IN, FEATURES, PROJECTION = 3, 5, 2
 
@@ -134,3 +136,41 @@ def compare_gradients(compared: Compared, grads: Any, module: Any, suffix: str) 
         compared.gradients(grads["bias"], theirs("bias_hh_l0"))
     if "projection" in grads:
         compared.gradients(grads["projection"], theirs("weight_hr_l0").T)
+
+
+STACKED: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "rnn": (RNN, "rnn_tanh", {}),
+    "gru": (GRU, "gru", {}),
+    "lstm": (LSTM, "lstm", {}),
+    "lstm projection": (LSTM, "lstm", {"projection": PROJECTION}),
+}
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("kind", STACKED)
+def test_stacks(kind: str, layers: int, compared: Compared) -> None:
+    """Layer upon layer, each with a carry of its own."""
+    make, name, options = STACKED[kind]
+    net: Any = stack(*(make(FEATURES, carry=True, **options) for _ in range(layers)))
+    rng = np.random.default_rng(2)
+
+    def like(shapes: Any) -> Any:
+        return tuple(like(one) for one in shapes) if isinstance(shapes[0], tuple) else rng.standard_normal((4, *shapes))
+
+    shapes = carry_shape(net)
+    inputs = rng.standard_normal((4, 7, IN)), like(shapes)
+    params = tree.map(lambda a: rng.standard_normal(a.shape) / 2, net.init(Key(0), ((7, IN), shapes)))
+    (y, last), _, cache = net.forward(params, {}, inputs, EVAL)
+    dy = tree.map(lambda a: rng.standard_normal(a.shape), (y, last))
+    grads, dx = net.vjp(params, cache, dy)
+
+    x, carries = tree.map(variable, inputs)
+    theirs = tree.map(variable, params)
+    flat = [weight for one in theirs.values() for weight in weights(one, tuple(options))]
+    start = [torch.stack(parts) for parts in zip(*(one if isinstance(one, tuple) else (one,) for one in carries))]
+    one_way = layers, 0.0, False, False, True
+    found, *ends = getattr(torch, name)(x, start if len(start) > 1 else start[0], flat, True, *one_way)
+    split = tuple(tuple(end[i] for end in ends) if len(ends) > 1 else ends[0][i] for i in range(layers))
+    compared.outputs((y, last), (found, split))
+    torch.autograd.backward(tree.leaves((found, split)), [torch.tensor(a) for a in tree.leaves(dy)])
+    compared.gradients((grads, dx), tree.map(lambda a: a.grad, (theirs, (x, carries))))
