@@ -62,6 +62,91 @@ def test_batch_norm_over_several_steps(shape: tuple[int, ...], decay: float, com
             compared.statistics(state, {"mean": mean, "var": var})
 
 
+# --- with and without scale and bias, and other options --------------------------------------------------------------
+
+OPTIONAL = [(True, True), (True, False), (False, True), (False, False)]
+EPS = [1e-5, 0.3]
+AXES = [((5, 3), 1), ((5, 7, 6), 1), ((5, 7, 6), 2), ((5, 2, 7, 4, 3), 3)]
+
+
+def inits(scale: bool, bias: bool) -> dict[str, Any]:
+    """Whether there is a scale, and a bias."""
+    return {"scale_init": normal(1.0) if scale else None, "bias_init": normal(1.0) if bias else None}
+
+
+def normalised(f: Reference, scale: bool, bias: bool, **options: Any) -> Reference:
+    """Their function of x and the parameters that there are."""
+    return lambda x, *rest: f(x, weight=rest[0] if scale else None, bias=rest[-1] if bias else None, **options)
+
+
+def spread(*shape: int) -> Any:
+    return 2 + 3 * np.random.default_rng(1).standard_normal(shape)
+
+
+@pytest.mark.parametrize("eps", EPS)
+@pytest.mark.parametrize(("scale", "bias"), OPTIONAL)
+@pytest.mark.parametrize(("shape", "axes"), AXES, ids=str)
+def test_layer_norm(
+    shape: tuple[int, ...], axes: int, scale: bool, bias: bool, eps: float, compared: Compared
+) -> None:
+    theirs = normalised(F.layer_norm, scale, bias, normalized_shape=shape[-axes:], eps=eps)
+    compared.layer(LayerNorm(axes=axes, eps=eps, **inits(scale, bias)), spread(*shape), theirs)
+
+
+@pytest.mark.parametrize("eps", EPS)
+@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize(("shape", "axes"), AXES, ids=str)
+def test_rms_norm(shape: tuple[int, ...], axes: int, scale: bool, eps: float, compared: Compared) -> None:
+    layer = RMSNorm(axes=axes, eps=eps, scale_init=normal(1.0) if scale else None)
+    compared.layer(layer, spread(*shape), lambda x, *rest: F.rms_norm(x, shape[-axes:], *(rest or [None]), eps))
+
+
+def biased_groups(groups: int, eps: float) -> Reference:
+    """Their vjp fails where there is a bias and no weight."""
+    return lambda x, bias: F.group_norm(x, groups, torch.ones_like(bias), bias, eps)
+
+
+@pytest.mark.parametrize("eps", EPS)
+@pytest.mark.parametrize(("scale", "bias"), OPTIONAL)
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+@pytest.mark.parametrize("shape", [(5, 7, 6), (5, 4, 7, 12)], ids=str)
+def test_group_norm(
+    shape: tuple[int, ...], groups: int, scale: bool, bias: bool, eps: float, compared: Compared
+) -> None:
+    theirs = normalised(F.group_norm, scale, bias, num_groups=groups, eps=eps)
+    if bias and not scale:
+        theirs = biased_groups(groups, eps)
+    compared.layer(GroupNorm(groups, eps=eps, **inits(scale, bias)), spread(*shape), last_first(theirs))
+
+
+@pytest.mark.parametrize("eps", EPS)
+@pytest.mark.parametrize(("scale", "bias"), OPTIONAL)
+@pytest.mark.parametrize("shape", [(5, 7, 3), (5, 4, 7, 6), (2, 3, 4, 5, 6)], ids=str)
+def test_instance_norm(shape: tuple[int, ...], scale: bool, bias: bool, eps: float, compared: Compared) -> None:
+    theirs = last_first(normalised(F.instance_norm, scale, bias, eps=eps))
+    compared.layer(InstanceNorm(eps=eps, **inits(scale, bias)), spread(*shape), theirs)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("eps", EPS)
+@pytest.mark.parametrize(("scale", "bias"), OPTIONAL)
+@pytest.mark.parametrize("shape", [(5, 3), (5, 7, 6), (5, 4, 7, 6)], ids=str)
+def test_batch_norm(
+    shape: tuple[int, ...], scale: bool, bias: bool, eps: float, training: bool, compared: Compared
+) -> None:
+    rng = np.random.default_rng(2)
+    state = {"mean": rng.standard_normal(shape[-1]), "var": 0.5 + rng.random(shape[-1])}
+    theirs = tree.map(torch.tensor, state)
+    running = {"running_mean": theirs["mean"], "running_var": theirs["var"], "training": training}
+    reference = last_first(normalised(F.batch_norm, scale, bias, eps=eps, **running))
+    layer = BatchNorm(eps=eps, **inits(scale, bias))
+    after = compared.layer(layer, spread(*shape), reference, state=state, mode=Train(Key(0)) if training else EVAL)
+    compared.statistics(after, theirs)
+
+
+# --- embedding -------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("shape", [(5,), (5, 7), (5, 7, 3)])
 def test_embedding(shape: tuple[int, ...], compared: Compared) -> None:
     layer = Embedding(9, 4)
