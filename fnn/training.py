@@ -12,14 +12,16 @@ from os import PathLike
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
+import numpy as np
 
 from fnn import tree
-from fnn.contract import Layer, Loss, Train, ValueAndGrad, evaluator, value_and_grad
+from fnn.contract import Layer, Loss, Penalty, Train, ValueAndGrad, evaluator, value_and_grad
 from fnn.data import Data, count
 from fnn.diagnosis import explain
 from fnn.history import Row, Run, TrainState, load_run, save_run
 from fnn.check import positive
-from fnn.metrics import Mean, Metric, add_to_mean, compute_mean
+from fnn.losses.core import ratio, sums_of
+from fnn.metrics import Metric
 from fnn.optimizers import GradientTransformation, Update, apply_updates, learning_rate
 from fnn.random import Key
 from fnn.types import EMPTY, Array, Params, State, bind
@@ -39,12 +41,14 @@ Batch: TypeAlias = tuple[X, T] | tuple[X, T, Array]
 Step: TypeAlias = Callable[[TrainState, B], tuple[TrainState, Mapping[str, Array]]]
 
 
-def make_step(model: Layer[X, Y], loss: Loss[Y, T], opt: GradientTransformation) -> Step[Batch[X, T]]:
+def make_step(
+    model: Layer[X, Y], loss: Loss[Y, T], opt: GradientTransformation, *, penalty: Penalty | None = None
+) -> Step[Batch[X, T]]:
     """The pure function `(train_state, batch) -> (train_state, {"loss": ...})` of one update.
 
     The batch is `(x, target)` or `(x, target, weight)`. Random layers draw from `key`, "step" and the step's number.
     """
-    return bind(_step, value_and_grad(model, loss), opt.update, model.draws)
+    return bind(_step, value_and_grad(model, loss, penalty), opt.update, model.draws)
 
 
 def _step(
@@ -82,14 +86,14 @@ def evaluate(
 ) -> dict[str, float]:
     """The mean loss and the metrics, by name, over arrays `(x, target)` or `(x, target, weight)`, `size` at a time."""
     examples, infer = count(data, "evaluate"), evaluator(model)
-    mean, sums = Mean(0.0, 0.0), [metric.init() for metric in metrics]
+    sums, loss_sums, parts = [metric.init() for metric in metrics], sums_of(loss), []
     for start in range(0, examples, size):
         x, target, *rest = tree.map(lambda a: a[start : start + size], data)
         weight = rest[0] if rest else None
         output = infer(params, state, x)
-        mean = add_to_mean(mean, loss.each(output, target), weight)
+        parts.append(loss_sums(output, target, weight))
         sums = [metric.update(total, output, target, weight) for metric, total in zip(metrics, sums)]
-    return {"loss": compute_mean(mean), **{m.kind: m.compute(total) for m, total in zip(metrics, sums)}}
+    return {"loss": ratio(np.sum(parts, axis=0)), **{m.kind: m.compute(total) for m, total in zip(metrics, sums)}}
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------
@@ -125,6 +129,7 @@ def train(
     *,
     model: Layer[X, Y],
     loss: Loss[Y, T],
+    penalty: Penalty | None = None,
     epochs: int | None = None,
     steps: int | None = None,
     key: Key = Key(0),
@@ -142,6 +147,7 @@ def train(
     """Trains from `params` until `epochs` epochs, or `steps` updates, have been made in all.
 
     data: `batches(...)`, or anything of that form. Batches are `(x, target)` or `(x, target, weight)`.
+    penalty: a term on the parameters, such as `l2(1e-4)`, which the training loss includes and an evaluation does not.
     key: the source of all randomness: the order of the data and what random layers draw.
     state: running statistics to start from; by default `model.init_state` of the data's shape.
     evaluation: arrays on which the loss and `metrics` are computed after every epoch and at the end; `monitor` names
@@ -155,13 +161,13 @@ def train(
 
     Raises `NonFiniteError` when the loss stops being finite: it says where that began, and holds the last good state.
     """
-    _check_parts(data, opt, model, loss, metrics, monitor, evaluation)
+    _check_parts(data, opt, model, loss, penalty, metrics, monitor, evaluation)
     per_epoch = data.steps_per_epoch
     total = _total(per_epoch, epochs, steps)
     every = positive("train", "every", total if every is None else every)
     save_every = positive("train", "checkpoint_every", per_epoch if checkpoint_every is None else checkpoint_every)
     run = _start(params, state, key, data, opt, model, resume)
-    step, now, loss_sum, examples = make_step(model, loss, opt), run.train_state, run.loss, run.examples
+    step, now, loss_sum, examples = make_step(model, loss, opt, penalty=penalty), run.train_state, run.loss, run.examples
     before, began = now, clock() - run.seconds
 
     def so_far() -> Run:
@@ -172,9 +178,9 @@ def train(
             after, measured = step(now, batch)
             value = float(measured["loss"])
             if not math.isfinite(value):
-                raise explain(model, loss, data, before, now)
+                raise explain(model, loss, data, before, now, penalty)
             before, now = now, after
-            n = len(tree.leaves(batch[1])[0])
+            n = len(tree.leaves(batch)[0])
             loss_sum, examples = loss_sum + value * n, examples + n
             epoch_ends = now.step % per_epoch == 0 or now.step == total
             if epoch_ends or now.step % every == 0:
@@ -249,7 +255,14 @@ def _total(per_epoch: int, epochs: int | None, steps: int | None) -> int:
 
 
 def _check_parts(
-    data: Any, opt: Any, model: Any, loss: Any, metrics: Sequence[Any], monitor: str, evaluation: Any
+    data: Any,
+    opt: Any,
+    model: Any,
+    loss: Any,
+    penalty: Any,
+    metrics: Sequence[Any],
+    monitor: str,
+    evaluation: Any,
 ) -> None:
     """Each part has its place; a function that makes a part, given instead of it, is the common mistake."""
     for name, part, expected, ok in (
@@ -257,6 +270,7 @@ def _check_parts(
         ("opt", opt, "an optimizer such as adam(1e-3)", hasattr(opt, "init") and hasattr(opt, "update")),
         ("model", model, "a layer such as serial(...)", isinstance(model, Layer)),
         ("loss", loss, "a loss such as mse", isinstance(loss, Loss)),
+        ("penalty", penalty, "a penalty such as l2(1e-4)", penalty is None or isinstance(penalty, Penalty)),
         *(("metrics", metric, "metrics such as accuracy", isinstance(metric, Metric)) for metric in metrics),
     ):
         if not ok:
