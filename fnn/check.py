@@ -26,7 +26,8 @@ def fraction(who: str, name: str, value: float) -> float:
 
 def number(who: str, name: str, value: float, above: float = -math.inf, below: float = math.inf) -> float:
     """The value if it is a finite number, larger than `above` and smaller than `below`; else `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not math.isfinite(value):
+    numeric = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not numeric or not math.isfinite(value):
         raise ValueError(f"{who}: expected {name} to be a finite number, got {value!r}")
     if not above < value < below:
         bounds = [f"larger than {above:g}"] * (above > -math.inf) + [f"smaller than {below:g}"] * (below < math.inf)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fnn.contract import code
-from fnn.losses.classification import check_labels
+from fnn.losses.classes import check_labels
 from fnn.types import EMPTY, Array, Ints, ShapeError
 
 Y = TypeVar("Y", contravariant=True)

@@ -779,12 +779,15 @@ def loss_precision_law(s: LossSubject) -> float:
     """float32 gives the numbers of float64 to its precision, in value and derivative."""
     output, target = s.point(np.float32, np.float32)
     for weight in s.weights:
-        found = []
-        for dtype in (np.float32, np.float64):
-            value, cache = s.loss.forward(*tree.cast((output, target), dtype), tree.cast(weight, dtype))
-            found.append(tree.cast({"value": np.asarray(value), "d_output": s.loss.vjp(cache)}, np.float64))
-        _require_equal(f"float32 {_weighting(weight)}", *found, "float64 gives", CLOSE_FLOAT32)
+        single, double = (_loss_pass(s, output, target, weight, dtype) for dtype in (np.float32, np.float64))
+        _require_equal(f"float32 {_weighting(weight)}", single, double, "float64 gives", CLOSE_FLOAT32)
     return 0.0
+
+
+def _loss_pass(s: LossSubject, output: Any, target: Any, weight: Array | None, dtype: Any) -> Any:
+    """Value and derivative, computed with the dtype."""
+    value, cache = s.loss.forward(tree.cast(output, dtype), tree.cast(target, dtype), tree.cast(weight, dtype))
+    return tree.cast({"value": np.asarray(value), "d_output": s.loss.vjp(cache)}, np.float64)
 
 
 def loss_examples_law(s: LossSubject) -> float:
@@ -799,7 +802,8 @@ def loss_examples_law(s: LossSubject) -> float:
     for weight in s.weights:
         parts = [sums(*_rows((output, target, weight), i)) for i in range(s.batch)]
         whole = sums(output, target, weight)
-        _require_equal(f"sums {_weighting(weight)} of the examples", np.sum(parts, axis=0), whole, "of the batch", CLOSE)
+        total = np.sum(parts, axis=0)
+        _require_equal(f"sums {_weighting(weight)} of the examples", total, whole, "of the batch", CLOSE)
     return 0.0
 
 

@@ -4,21 +4,19 @@ Those without options are values (`mse`), those with options are calls (`huber(d
 `core` says what they have in common and makes them; a room for each family holds formula, forward and vjp side by side.
 """
 
-from fnn.losses.classification import (
-    binary_cross_entropy,
-    cross_entropy,
-    hinge,
-    kl_divergence,
-    multiclass_hinge,
-    nll,
-    sigmoid_cross_entropy,
-    sigmoid_focal,
-    softmax_cross_entropy,
-    softmax_focal,
-)
 from fnn.losses.composition import evidence_bound, gaussian_kl, masked, per_output, sum_of, weighted
 from fnn.losses.core import elementwise, loss
 from fnn.losses.embedding import cosine_similarity, info_nce, triplet
+from fnn.losses.entropy import (
+    binary_cross_entropy,
+    cross_entropy,
+    kl_divergence,
+    nll,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+)
+from fnn.losses.focal import sigmoid_focal, softmax_focal
+from fnn.losses.margins import hinge, multiclass_hinge
 from fnn.losses.penalties import l1, l2, penalties, penalty
 from fnn.losses.regression import gaussian_nll, huber, log_cosh, mae, mse, poisson_nll, quantile
 from fnn.losses.sequence import CtcTarget, ctc

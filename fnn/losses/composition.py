@@ -51,7 +51,11 @@ def weighted(factor: float, loss: Loss[Y, T]) -> Loss[Y, T]:
 
 
 def _weighted_forward(
-    f: float, forward: Callable[[Y, T, Array | None], tuple[Array, Any]], output: Y, target: T, weight: Array | None = None
+    f: float,
+    forward: Callable[[Y, T, Array | None], tuple[Array, Any]],
+    output: Y,
+    target: T,
+    weight: Array | None = None,
 ) -> tuple[Array, Any]:
     value, cache = forward(output, target, weight)
     return np.asarray(value * f), cache
@@ -201,7 +205,8 @@ def _rows(output: Array, target: Any) -> tuple[Array, Any, Array]:
     if n < 1 or mask.shape != shape[:n] or any(np.shape(leaf)[:n] != shape[:n] for leaf in tree.leaves(target[0])):
         shapes = tree.map(np.shape, target[0])
         raise ShapeError(
-            f"masked: expected a mask with the first axes of the output {shape} and the target {shapes}, got {mask.shape}"
+            f"masked: expected a mask with the first axes of the output {shape} and of the target {shapes}, "
+            f"got {mask.shape}"
         )
     if count and mask.min() < 0:
         raise ValueError(f"masked: expected a mask without negative numbers, got {mask.min()}")
@@ -284,8 +289,8 @@ def evidence_bound(
     """The negative evidence lower bound of a variational autoencoder (Kingma and Welling 2014, equation 3; with beta,
     Higgins et al. 2017): `-log p(x | z) + beta KL(q(z | x) || N(0, 1))`, mean over the batch.
 
-    The output is `(reconstruction, (mean, log_variance))`, the target what is to be reconstructed. The first term is the
-    sum over the numbers of a target, so `reconstruction` is a loss that is their mean: `sigmoid_cross_entropy()`,
+    The output is `(reconstruction, (mean, log_variance))`, the target what is to be reconstructed. The first term is
+    the sum over the numbers of a target, so `reconstruction` is a loss that is their mean: `sigmoid_cross_entropy()`,
     `gaussian_nll`, `mse`, or `softmax_cross_entropy()` with labels.
     """
     check_losses("evidence_bound", (reconstruction,))
@@ -320,7 +325,8 @@ def _bound_vjp(
     beta: float, reconstruction: Callable[[Any], Any], cache: tuple[Any, Any, int]
 ) -> tuple[Any, tuple[Array, Array]]:
     of_x, of_latent, numbers = cache
-    return tree.map(bind(_times, numbers), reconstruction(of_x)), tree.map(bind(_times, beta), gaussian_kl.vjp(of_latent))
+    latent = tree.map(bind(_times, beta), gaussian_kl.vjp(of_latent))
+    return tree.map(bind(_times, numbers), reconstruction(of_x)), latent
 
 
 def _bound_each(

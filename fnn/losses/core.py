@@ -229,6 +229,6 @@ def _elementwise_vjp(
 
 
 def no_target(kind: str, target: None) -> None:
-    """`TypeError` unless the target is None, as it is for losses that compare outputs with each other."""
+    """`TypeError` unless the target is None, as it is for losses that look at outputs alone."""
     if target is not None:
-        raise TypeError(f"{kind}: compares outputs with each other; expected the target None, got {type(target).__name__}")
+        raise TypeError(f"{kind}: looks at outputs alone; expected the target None, got {type(target).__name__}")

@@ -113,7 +113,7 @@ def same_shapes(kind: str, output: tuple[Array, ...], count: int) -> tuple[Array
     return output
 
 
-# --- InfoNCE: with s = cos(query_i, key_j) / temperature:   l_i = log sum_j exp(s_ij) - s_ii ---------------------------
+# --- InfoNCE: with s = cos(query_i, key_j) / temperature:   l_i = log sum_j exp(s_ij) - s_ii -------------------------
 
 
 class InfoCache(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 
 from fnn.check import number
 from fnn.contract import Loss
-from fnn.losses.core import elementwise, example_means, like_output, loss, spread
+from fnn.losses.core import elementwise, example_means, float_error, like_output, loss, spread
 from fnn.types import Array, Ints, ShapeError, bind
 
 # --- mean squared error: l = mean (output - target)**2,   d = 2 (output - target) / features -------------------------
@@ -196,10 +196,12 @@ def gaussian_nll_vjp(cache: tuple[Array, Array], dl: float | Array) -> tuple[Arr
 
 
 def pair(kind: str, output: tuple[Array, Array]) -> tuple[Array, Array]:
-    """The two outputs; `ShapeError` unless they are two arrays of one shape, `TypeError` unless of one dtype."""
+    """The two outputs, if they are arrays of one shape (else `ShapeError`) and of floats of one dtype (`TypeError`)."""
     if not isinstance(output, tuple) or len(output) != 2 or np.shape(output[0]) != np.shape(output[1]):
         got = tuple(np.shape(part) for part in output) if isinstance(output, tuple) else np.shape(output)
         raise ShapeError(f"{kind}: expected a pair of outputs of one shape, got {got}")
+    if output[0].dtype.kind != "f":
+        raise float_error(kind, output[0])
     if output[0].dtype != output[1].dtype:
         raise TypeError(f"{kind}: expected outputs of one dtype, got {output[0].dtype} and {output[1].dtype}")
     return output
