@@ -1,5 +1,5 @@
 """Training in three layers, each usable alone: `make_step` (one update), `iterate` (a generator of updates), and
-`train` (a fold over it that keeps history, evaluates, reports and saves). All of them are pure but for what is injected.
+`train` (a fold over it that keeps history, evaluates, reports and saves). All are pure but for what is injected.
 """
 
 from __future__ import annotations
@@ -80,11 +80,12 @@ def evaluate(
     data: Batch[X, T],
     *,
     loss: Loss[Y, T],
-    metrics: Sequence[Metric[Y, T]] = (),
+    metrics: Sequence[Metric[Y, T, float]] = (),
     state: State = EMPTY,
     size: int = 1024,
 ) -> dict[str, float]:
     """The mean loss and the metrics, by name, over arrays `(x, target)` or `(x, target, weight)`, `size` at a time."""
+    _check_metrics("evaluate", metrics)
     examples, infer = count(data, "evaluate"), evaluator(model)
     sums, loss_sums, parts = [metric.init() for metric in metrics], sums_of(loss), []
     for start in range(0, examples, size):
@@ -135,7 +136,7 @@ def train(
     key: Key = Key(0),
     state: State | None = None,
     evaluation: Batch[X, T] | None = None,
-    metrics: Sequence[Metric[Y, T]] = (),
+    metrics: Sequence[Metric[Y, T, float]] = (),
     monitor: str = "loss",
     every: int | None = None,
     report: Callable[[Row], None] | None = None,
@@ -167,7 +168,8 @@ def train(
     every = positive("train", "every", total if every is None else every)
     save_every = positive("train", "checkpoint_every", per_epoch if checkpoint_every is None else checkpoint_every)
     run = _start(params, state, key, data, opt, model, resume)
-    step, now, loss_sum, examples = make_step(model, loss, opt, penalty=penalty), run.train_state, run.loss, run.examples
+    step = make_step(model, loss, opt, penalty=penalty)
+    now, loss_sum, examples = run.train_state, run.loss, run.examples
     before, began = now, clock() - run.seconds
 
     def so_far() -> Run:
@@ -203,7 +205,7 @@ def train(
 
 
 def _with_row(
-    run: Run, epoch: float, evaluated: Mapping[str, float], monitor: str, metrics: Sequence[Metric[Any, Any]]
+    run: Run, epoch: float, evaluated: Mapping[str, float], monitor: str, metrics: Sequence[Metric[Any, Any, float]]
 ) -> Run:
     """The run with one row more, and with its best state if this evaluation is the best so far."""
     now = run.train_state
@@ -276,11 +278,22 @@ def _check_parts(
         if not ok:
             call = f"; call it: {part.__name__}(...)" if callable(part) and hasattr(part, "__name__") else ""
             raise TypeError(f"train: {name}: expected {expected}, got {_kind(part)}{call}")
-    names = ["loss", *(metric.kind for metric in metrics)]
+    names = _check_metrics("train", metrics)
     if monitor not in names:
         raise ValueError(f"train: monitor: expected one of {', '.join(names)}, got {monitor!r}")
     if evaluation is not None:
         count(evaluation, "train: evaluation")
+
+
+def _check_metrics(who: str, metrics: Sequence[Metric[Any, Any, float]]) -> list[str]:
+    """The names in an evaluation, which must differ; every metric must give a number."""
+    names = ["loss", *(metric.kind for metric in metrics)]
+    for metric in metrics:
+        if names.count(metric.kind) > 1:
+            raise ValueError(f"{who}: metrics: two of them are named {metric.kind!r}")
+        if np.ndim(metric.compute(metric.init())):
+            raise TypeError(f"{who}: metrics: expected metrics that give a number; {metric!r} gives an array")
+    return names
 
 
 def _kind(thing: Any) -> str:
