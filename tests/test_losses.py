@@ -17,6 +17,7 @@ from fnn import tree
 from fnn.combinators import serial
 from fnn.contract import EVAL, Loss, Penalty, grad, pullback, value_and_grad
 from fnn.data import batches
+from fnn.diagnosis import NonFiniteError
 from fnn.layers.activation import Sigmoid, Tanh
 from fnn.layers.dense import Dense
 from fnn.layers.shape import Identity
@@ -546,3 +547,18 @@ def test_training_without_targets() -> None:
     data = batches((pairs, None), size=8)
     found = train({}, data, sgd(0.1), model=Identity, loss=loss, epochs=1, evaluation=(pairs, None))
     assert found.history[-1].evaluation["loss"] == pytest.approx(value(loss, pairs, None), rel=1e-6)
+
+
+def test_a_penalty_that_overflows_is_named() -> None:
+    data = batches((X.astype(np.float32), T.astype(np.float32)), size=5)
+    with np.errstate(over="ignore"), pytest.raises(NonFiniteError, match=r"with the penalty l2\(1e\+39\)"):
+        train(NET.init(Key(0), (3,)), data, sgd(0.1), model=NET, loss=mse, penalty=l2(1e39), epochs=1)
+
+
+def test_a_part_in_the_wrong_place_is_named() -> None:
+    data = batches((X.astype(np.float32), T.astype(np.float32)), size=5)
+    params = NET.init(Key(0), (3,))
+    with pytest.raises(TypeError, match=r"penalty: expected a penalty such as l2\(1e-4\).*call it: l2\(...\)"):
+        train(params, data, sgd(0.1), model=NET, loss=mse, penalty=l2, epochs=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"loss: expected a loss such as mse.*call it: huber\(...\)"):
+        train(params, data, sgd(0.1), model=NET, loss=huber, epochs=1)  # type: ignore[arg-type]
