@@ -403,6 +403,8 @@ REFUSED: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ShapeError, "expected integer labels", lambda: value(multiclass_hinge, Z, Z)),
     (ShapeError, r"\(batch, ..., classes\)", lambda: value(CE, np.zeros(4), L)),
     (ShapeError, "weights for 3 classes, got 2", lambda: value(softmax_cross_entropy(class_weights=(1, 2)), Z, L)),
+    (ValueError, "nothing to take the mean of", lambda: value(softmax_cross_entropy(ignore=0), Z, L * 0)),
+    (ValueError, "nothing to take the mean of", lambda: value(mse, Z, Z, np.zeros(4))),
     (ShapeError, "one weight for each of 4", lambda: value(mse, Z, Z, np.ones((4, 1)))),
     (ShapeError, "one weight for each of 4", lambda: value(softmax_cross_entropy(ignore=0), Z, L, np.ones(3))),
     (ValueError, "targets from 0 to 1", lambda: value(sigmoid_cross_entropy(), Z, Z - 1)),
@@ -460,11 +462,7 @@ def test_refused(error: type[Exception], message: str, call: Callable[[], Any]) 
         call()
 
 
-def test_the_mean_of_nothing_is_not_a_number() -> None:
-    with np.errstate(invalid="ignore"):
-        assert math.isnan(value(mse, Z, Z, np.zeros(4)))
-        assert math.isnan(value(softmax_cross_entropy(ignore=0), Z, L * 0))
-        assert np.isnan(gradient(softmax_cross_entropy(ignore=0), Z, L * 0)).all()
+def test_an_evaluation_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="the weights of all examples sum to 0"):
         evaluate(Identity, {}, (Z, L * 0), loss=softmax_cross_entropy(ignore=0))
 

@@ -45,8 +45,8 @@ def loss(
     number for all examples or an array (batch,); `spread` gives it the axes of the output. `mass(output, target)` is
     how much every example counts (batch,), besides its weight; without it, all count the same.
 
-    The loss raises `ShapeError` for a batch without examples and for weights that are not one for each example. Where
-    the weights (and masses) sum to 0, value and derivative are not numbers; `train` stops there and says so.
+    The loss raises `ShapeError` for a batch without examples and for weights that are not one for each example, and
+    `ValueError` where the weights (times the masses) do not have a positive sum.
     """
     return Loss(
         kind=kind,
@@ -68,7 +68,7 @@ def _mean_forward(
         if n:
             return np.asarray(ones(n, l.dtype).dot(l) / n), (cache, 1 / n)
         raise ShapeError(f"{kind}: the batch has no examples")
-    dl = shares(example_weights(kind, weight, l))
+    dl = shares(kind, example_weights(kind, weight, l))
     return np.asarray(dl.dot(l)), (cache, dl)
 
 
@@ -82,7 +82,7 @@ def _massive_forward(
 ) -> tuple[Array, tuple[C, float | Array]]:
     l, cache = forward(output, target)
     m = mass(output, target)
-    dl = shares(m if weight is None else m * example_weights(kind, weight, l))
+    dl = shares(kind, m if weight is None else m * example_weights(kind, weight, l))
     return np.asarray(dl.dot(l)), (cache, dl)
 
 
@@ -101,9 +101,12 @@ def example_weights(kind: str, weight: Array, l: Array) -> Array:
     return np.asarray(weight, l.dtype)
 
 
-def shares(weight: Array) -> Array:
+def shares(kind: str, weight: Array) -> Array:
     """`w / sum(w)`."""
-    normalised: Array = weight / weight.sum()
+    total = weight.sum()
+    if not total > 0:
+        raise ValueError(f"{kind}: nothing to take the mean of: the weights of the batch sum to {total}")
+    normalised: Array = weight / total
     return normalised
 
 

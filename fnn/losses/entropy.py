@@ -67,7 +67,7 @@ def softmax_cross_entropy(
     ignore: rows with this label count nothing, and have no gradient; the value is the mean over the others.
 
     With example weights v as well, a row counts `v w`: with the mass m of an example, the sum over its rows of what
-    they count, the value is `sum(v m l) / sum(v m)`, which is not a number where nothing counts.
+    they count, the value is `sum(v m l) / sum(v m)`. Raises `ValueError` where nothing counts.
     """
     return class_loss(
         checked_classes("softmax_cross_entropy", smoothing, class_weights, ignore),
