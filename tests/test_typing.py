@@ -92,12 +92,9 @@ def report(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
     (folder / "wrong_networks.py").write_text(wrong_networks())
     (folder / "public.py").write_text("import fnn\n" + "".join(f"reveal_type(fnn.{name})\n" for name in fnn.__all__))
     files = [GOOD, BAD, folder / "wrong_networks.py", folder / "public.py"]
-    assert pytestconfig.cache is not None
-    cache = pytestconfig.cache.mkdir("mypy")
+    cache = folder / "cache" if pytestconfig.cache is None else pytestconfig.cache.mkdir("mypy")
     options = ["--strict", f"--cache-dir={cache}", "--no-pretty", "--no-error-summary"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, *files], cwd=ROOT, capture_output=True, text=True
-    )
+    ran = subprocess.run([sys.executable, "-m", "mypy", *options, *files], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode in (0, 1), ran.stdout + ran.stderr
     found: Errors = {}
     revealed: dict[str, str] = {}
