@@ -62,6 +62,7 @@ MARKS = {mark.line: mark for mark in marks(BAD)}
 Errors = dict[str, dict[int, frozenset[str]]]
 """The codes of the errors, by file name and line."""
 
+MESSAGE = r"(?P<file>.+?):(?P<line>\d+): (?P<kind>error|note): (?P<text>.*?)(?:  \[(?P<code>[\w-]+)\])?"
 PARTS = 12
 WRONG = {"takes tokens": "Embedding(7, 3)", "not called": "Dense", "a loss": "mse", "a function": "np.tanh"}
 
@@ -78,26 +79,39 @@ def wrong_networks() -> str:
     return "\n".join(lines) + "\n"
 
 
+class Report(NamedTuple):
+    errors: Errors
+    revealed: dict[str, str]
+    """The type of every public name."""
+
+
 @pytest.fixture(scope="module")
-def errors(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Errors:
+def report(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Report:
     """What `mypy --strict`, with the settings of the project, reports about all files together."""
-    generated = tmp_path_factory.mktemp("typing") / "wrong_networks.py"
-    generated.write_text(wrong_networks())
-    assert pytestconfig.cache is not None
-    cache = pytestconfig.cache.mkdir("mypy")
+    folder = tmp_path_factory.mktemp("typing")
+    (folder / "wrong_networks.py").write_text(wrong_networks())
+    (folder / "public.py").write_text("import fnn\n" + "".join(f"reveal_type(fnn.{name})\n" for name in fnn.__all__))
+    files = [GOOD, BAD, folder / "wrong_networks.py", folder / "public.py"]
+    cache = folder / "cache" if pytestconfig.cache is None else pytestconfig.cache.mkdir("mypy")
     options = ["--strict", f"--cache-dir={cache}", "--no-pretty", "--no-error-summary"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, GOOD, BAD, generated], cwd=ROOT, capture_output=True, text=True
-    )
+    ran = subprocess.run([sys.executable, "-m", "mypy", *options, *files], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode in (0, 1), ran.stdout + ran.stderr
     found: Errors = {}
+    revealed: dict[str, str] = {}
     for line in ran.stdout.splitlines():
-        at = re.fullmatch(r"(?P<file>.+?):(?P<line>\d+): (?P<kind>error|note): .*?(?:  \[(?P<code>[\w-]+)\])?", line)
+        at = re.fullmatch(MESSAGE, line)
         assert at, line
         if at["kind"] == "error":
             of_file = found.setdefault(Path(at["file"]).name, {})
             of_file[int(at["line"])] = of_file.get(int(at["line"]), frozenset()) | {at["code"] or "no code"}
-    return found
+        elif at["text"].startswith("Revealed type is "):
+            revealed[fnn.__all__[int(at["line"]) - 2]] = at["text"].removeprefix("Revealed type is ").strip('"')
+    return Report(found, revealed)
+
+
+@pytest.fixture(scope="module")
+def errors(report: Report) -> Errors:
+    return report.errors
 
 
 # --- they agree ------------------------------------------------------------------------------------------------------
@@ -129,6 +143,27 @@ def test_every_position_of_serial_is_checked(errors: Errors) -> None:
     accepted = networks - set(errors["wrong_networks.py"])
     assert not accepted, "\n".join(lines[n - 1] for n in sorted(accepted))
     assert set(errors["wrong_networks.py"]) == networks
+
+
+def given(text: str) -> Iterator[str]:
+    """`Array` and `Ints` of every `Layer[Array, Ints]` that the revealed type is, or that a call of it gives."""
+    for start in re.finditer(r"(?:^|-> )fnn\.contract\.(?:Layer|Loss)\[", text):
+        depth, begin = 1, start.end()
+        for i in range(start.end(), len(text)):
+            depth += (text[i] in "[(") - (text[i] in "])")
+            if depth == 0 or depth == 1 and text[i] == ",":
+                yield text[begin:i].strip()
+                begin = i + 1
+            if depth == 0:
+                break
+
+
+def test_no_public_layer_leaks_any(report: Report) -> None:
+    """Layers and losses say what they take and give: none has `Any` in the place of a type."""
+    assert {*report.revealed} == {*fnn.__all__}
+    types = {name: [*given(text)] for name, text in report.revealed.items()}
+    assert all(types[name] for name in ("Dense", "Sigmoid", "Embedding", "Identity", "serial", "named", "mse", "layer"))
+    assert not [name for name, parts in types.items() if "Any" in parts]
 
 
 # --- the same at run time --------------------------------------------------------------------------------------------

@@ -167,9 +167,9 @@ del result.params["dense_0"]  # E: attr-defined
 
 # --- derivatives -----------------------------------------------------------------------------------------------------
 
-value_and_grad(mse, net)  # E: arg-type
-value_and_grad(net, opt)  # E: arg-type
-value_and_grad(net, softmax_cross_entropy)  # E: arg-type
+value_and_grad(mse, net)  # E: arg-type -> TypeError: value_and_grad: model: expected a Layer, got mse
+value_and_grad(net, opt)  # E: arg-type -> TypeError: value_and_grad: loss: expected a Loss, got adam(0.1)
+value_and_grad(net, softmax_cross_entropy)  # E: arg-type -> TypeError: call it: softmax_cross_entropy(...)
 value_and_grad(net, mse)(params, {}, x, y)  # E: call-arg -> TypeError: missing 1 required positional argument: 'mode'
 value_and_grad(net, mse)(params, {}, tokens, y, Eval())  # E: arg-type -> TypeError: the input is int64
 value_and_grad(net, squares)(params, {}, x, labels, Eval())  # E: arg-type -> ValueError: mse: expected output
@@ -225,8 +225,8 @@ evaluate(params, net, (x, y), loss=mse)  # E: arg-type -> TypeError: evaluate: m
 evaluate(net, params, (y, labels), loss=squares)  # E: misc -> ValueError: Dense(4): expected input (batch, ..., 3)
 evaluate(net, params, (x, y), loss=mse, metrics=(adam,))  # E: arg-type -> TypeError: evaluate: metrics
 evaluate(net, params, data, loss=mse)  # E: arg-type -> TypeError: evaluate: expected (x, target)
-make_step(net, opt, mse)  # E: arg-type
-make_step(mse, net, opt)  # E: arg-type
+make_step(net, opt, mse)  # E: arg-type -> TypeError: loss: expected a Loss, got adam(0.1)
+make_step(mse, net, opt)  # E: arg-type -> TypeError: model: expected a Layer, got mse
 step(start, (tokens, y))  # E: arg-type -> TypeError: the input is int64
 step(start, (x, labels))  # E: arg-type -> ValueError: mse: expected output and target of one shape
 step(start, x)  # E: arg-type -> ValueError: Dense(4): expected input
