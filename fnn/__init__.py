@@ -51,13 +51,33 @@ from fnn.layers.activation import (
     Tanh,
 )
 from fnn.layers.attention import CrossAttention, MaskedAttention, MaskedCrossAttention, MultiHeadAttention
+from fnn.layers.conv import (
+    Conv1D,
+    Conv2D,
+    Conv3D,
+    ConvTranspose1D,
+    ConvTranspose2D,
+    DepthwiseConv2D,
+    SeparableConv2D,
+)
 from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout, GaussianNoise, SpatialDropout, StochasticDepth
 from fnn.layers.embedding import Embedding
 from fnn.layers.gated import Glu, Maxout, PRelu
 from fnn.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from fnn.layers.pool import (
+    AvgPool1D,
+    AvgPool2D,
+    GlobalAvgPool1D,
+    GlobalAvgPool2D,
+    GlobalMaxPool1D,
+    GlobalMaxPool2D,
+    MaxPool1D,
+    MaxPool2D,
+)
 from fnn.layers.position import LearnedPosition, Rotary, SinusoidalPosition
 from fnn.layers.recurrent import GRU, LSTM, RNN, gru_cell, lstm_cell, rnn_cell
+from fnn.layers.resample import AdaptiveAvgPool2D, Upsample2D, ZeroPad2D
 from fnn.layers.shape import Flatten, Identity, Reshape, Transpose
 from fnn.layers.softmax import LogSoftmax, Softmax
 from fnn.layers.transformer import (
@@ -70,22 +90,31 @@ from fnn.layers.transformer import (
 from fnn.losses import mse, sigmoid_cross_entropy, softmax_cross_entropy
 from fnn.metrics import Metric, accuracy
 from fnn.optimizers import Optimizer, adam, adamw, add_decayed_weights, apply_updates, chain, sgd
-from fnn.progress import progress
+from fnn.reporting import progress
 from fnn.random import Key
-from fnn.scan import Bidirectional, scan, stack, zero_carry
+from fnn.recurrence import Bidirectional, carry_shape, scan, stack, zero_carry
 from fnn.schedules import Schedule, constant, cosine, warmup
 from fnn.training import Result, evaluate, iterate, make_step, train
 from fnn.types import Array, Ints, Params, ShapeError, State, bind
 
 __all__ = [
+    "AdaptiveAvgPool2D",
     "Array",
+    "AvgPool1D",
+    "AvgPool2D",
     "BatchNorm",
     "Batches",
     "Bidirectional",
     "CheckpointError",
+    "Conv1D",
+    "Conv2D",
+    "Conv3D",
+    "ConvTranspose1D",
+    "ConvTranspose2D",
     "CrossAttention",
     "CrossTransformerBlock",
     "Dense",
+    "DepthwiseConv2D",
     "Dropout",
     "Elu",
     "Embedding",
@@ -97,6 +126,10 @@ __all__ = [
     "GaussianNoise",
     "Gelu",
     "GeluTanh",
+    "GlobalAvgPool1D",
+    "GlobalAvgPool2D",
+    "GlobalMaxPool1D",
+    "GlobalMaxPool2D",
     "Glu",
     "GroupNorm",
     "HardSigmoid",
@@ -116,6 +149,8 @@ __all__ = [
     "MaskedAttention",
     "MaskedCrossAttention",
     "MaskedTransformerBlock",
+    "MaxPool1D",
+    "MaxPool2D",
     "Maxout",
     "Metric",
     "Mish",
@@ -134,6 +169,7 @@ __all__ = [
     "Row",
     "Schedule",
     "Selu",
+    "SeparableConv2D",
     "ShapeError",
     "Sigmoid",
     "Silu",
@@ -151,7 +187,9 @@ __all__ = [
     "TrainState",
     "TransformerBlock",
     "Transpose",
+    "Upsample2D",
     "WeightNorm",
+    "ZeroPad2D",
     "accuracy",
     "adam",
     "adamw",
@@ -159,6 +197,7 @@ __all__ = [
     "apply_updates",
     "batches",
     "bind",
+    "carry_shape",
     "chain",
     "constant",
     "cosine",

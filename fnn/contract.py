@@ -107,6 +107,9 @@ class Layer(Generic[X_contra, Y_co]):
 
         `state` are the running statistics, needed by networks that have them (`TrainState.state`).
         """
+        if type(params) is not dict and not isinstance(params, Mapping):
+            got = type(params).__name__
+            raise TypeError(f"{self.kind}.apply: expected parameters first, as in net.apply(params, x), got {got}")
         return evaluator(self)(params, EMPTY if state is None else state, x)
 
     def __repr__(self) -> str:
@@ -266,8 +269,15 @@ def pullback(
     layer: Layer[X, Y], params: Params, state: State, x: X, mode: Mode
 ) -> tuple[Y, State, Callable[[Y], tuple[Params, X]]]:
     """`(y, new state, fn)`, where `fn(dy) -> (grads, dx)` is the derivative at this point."""
+    _check_mode(mode)
     y, state, cache = layer.forward(params, state, x, mode)
     return y, state, partial(layer.vjp, params, cache)
+
+
+def _check_mode(mode: Mode) -> None:
+    """What is no mode would pass for one of evaluation."""
+    if not isinstance(mode, (Train, Eval)):
+        raise TypeError(f"expected the mode of the pass, Train(key) or Eval(), got {mode!r}")
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -325,6 +335,7 @@ def _value_and_grad(
     mode: Mode,
     weight: Array | None = None,
 ) -> tuple[Array, Params, State]:
+    _check_mode(mode)
     y, state, cache = forward(params, state, x, mode)
     value, residue = loss(y, target, weight)
     return value, backward(params, cache, loss_vjp(residue)), state

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from fnn import tree
-from fnn.combinators import serial
+from fnn.combinators import frozen, remat, serial
 from fnn.contract import EVAL, Layer, Mode, Train, layer
 from fnn.layers.dense import Dense
 from fnn.layers.recurrent import GRU, LSTM, RNN, gru_cell, lstm_cell, rnn_cell
 from fnn.layers.recurrent.sequence import blocks
 from fnn.random import Key
-from fnn.scan import Bidirectional, carry_shape, scan, stack, zero_carry
+from fnn.recurrence import Bidirectional, carry_shape, scan, stack, zero_carry
 from fnn.types import Array, Params, Shape, ShapeError, State
 
 BATCH, TIME, IN, FEATURES = 5, 7, 3, 6
@@ -116,6 +116,17 @@ def test_many_blocks_of_steps_are_one(sequence: Any, cell: Any, options: dict[st
     close(dx, dx_plain, 1e-10)
 
 
+@every_cell
+def test_a_batch_without_examples_has_gradients_of_zero(sequence: Any, cell: Any, options: dict[str, Any]) -> None:
+    net = sequence(FEATURES, **options)
+    params = net.init(Key(0), (TIME, IN))
+    x = np.zeros((0, TIME, IN), np.float32)
+    y, _, cache = net.forward(params, {}, x, EVAL)
+    grads, dx = net.vjp(params, cache, y)
+    assert (y.shape, dx.shape) == ((0, TIME, net.out_shape((TIME, IN))[1]), x.shape)
+    close(grads, tree.map(np.zeros_like, params), 0)
+
+
 def test_blocks_cover_all_steps_once() -> None:
     for time, batch, width in [(1, 1, 1), (50, 32, 32), (64, 32, 512), (7, 1000, 1000), (1000, 3, 9)]:
         steps = [t for block in blocks(time, batch, width) for t in range(block.start, block.stop)]
@@ -145,7 +156,8 @@ def test_an_open_lstm_counts() -> None:
     """With gates i and f saturated open and g at its limit of 1, c grows by one a step."""
     params = {"input_weight": np.zeros((1, 8)), "hidden_weight": np.zeros((2, 8)), "bias": np.full(8, 40.0)}
     net = LSTM(2, carry=True)
-    (y, (h, c)), _, _ = net.forward(params, {}, (np.zeros((3, 6, 1)), zero_carry(carry_shape(net), 3, np.float64)), EVAL)
+    start = zero_carry(carry_shape(net), 3, np.float64)
+    (y, (h, c)), _, _ = net.forward(params, {}, (np.zeros((3, 6, 1)), start), EVAL)
     close(c, np.full((3, 2), 6.0))
     close(y[0, :, 0], np.tanh(np.arange(1.0, 7.0)))
     close(h, y[:, -1])
@@ -187,7 +199,7 @@ def test_the_first_step_feels_the_last(kind: str) -> None:
 
 @every_cell
 def test_a_sequence_in_two_parts(sequence: Any, cell: Any, options: dict[str, Any]) -> None:
-    """Handing the carry on, forwards and backwards, is the same as one pass; cutting it is truncated backpropagation."""
+    """Handing the carry on, forwards and backwards, is the same as one pass; not back, truncated backpropagation."""
     net = sequence(FEATURES, carry=True, **options)
     shape = carry_shape(net)
     params = moved(net.init(Key(2), ((TIME, IN), shape)))
@@ -469,6 +481,7 @@ def test_the_carry_of_an_lstm_is_a_pair() -> None:
 
 
 def test_the_carry_of_other_layers_is_unknown() -> None:
+    assert carry_shape(frozen(remat(GRU(4, carry=True)))) == (4,)
     assert carry_shape(serial(LSTM(3, projection=2, carry=True))) == ((2,), (3,))
     assert carry_shape(Bidirectional(GRU(4, carry=True), RNN(2, reverse=True, carry=True), carry=True)) == ((4,), (2,))
     with pytest.raises(TypeError, match=r"carry_shape: expected a recurrent layer of fnn, got Dense\(5\)"):

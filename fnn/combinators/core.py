@@ -42,8 +42,8 @@ def named(name: str, child: Layer[A, B]) -> Layer[A, B]:
 
 def check_name(who: str, name: Any) -> None:
     """Raises `ValueError` unless `name` can be one part of a path."""
-    if not isinstance(name, str) or not name or "/" in name:
-        raise ValueError(f"{who}: expected a name without '/', got {name!r}")
+    if not isinstance(name, str) or not name or "/" in name or "\\" in name or not name.isprintable():
+        raise ValueError(f"{who}: expected a name without '/', '\\' and control characters, got {name!r}")
 
 
 def check_layer(who: str, child: Any, where: str = "") -> None:
@@ -167,6 +167,8 @@ def _some_param_vjp(param_vjp: Callable[[Params, C, B], Params], params: Params,
 def located(error: Exception, name: str) -> Exception:
     """The error with a note that says where it happened: `in serial_0/dense_1`, one path however deep."""
     notes: list[str] = getattr(error, "__notes__", [])
+    if isinstance(error, KeyError) and not notes:
+        error.add_note("no such entry in the parameters (or the state): pass those that the network's own init made")
     if notes and notes[-1].startswith("in "):
         notes[-1] = f"in {name}/{notes[-1][3:]}"
     else:

@@ -6,11 +6,11 @@ from typing import Any
 
 from numpy.random import Generator
 
-from fnn.combinators import serial
+from fnn.combinators import frozen, remat, serial, tap
 from fnn.initializers import normal
 from fnn.layers.dense import Dense
 from fnn.layers.recurrent import GRU, LSTM, RNN, gru_cell, lstm_cell, rnn_cell
-from fnn.scan import Bidirectional, scan, stack
+from fnn.recurrence import Bidirectional, scan, stack
 from tests.case import Case
 
 
@@ -84,7 +84,14 @@ CASES: list[Case] = [
     Case(scan(gru_cell(6), lengths=True), ((X, ()), (6,)), with_lengths),
     Case(scan(lstm_cell(6), lengths=True, reverse=True), ((X, ()), ((6,), (6,))), with_lengths),
     Case(scan(stack(lstm_cell(6), gru_cell(2))), (X, (((6,), (6,)), (2,)))),
-    Case(stack(GRU(6, carry=True), RNN(2, carry=True)), (X, ((6,), (2,))), wrong=(X, (X, (6,)), (X, ((6,), (2,), (2,))))),
+    Case(
+        stack(GRU(6, carry=True), RNN(2, carry=True)),
+        (X, ((6,), (2,))),
+        wrong=(X, (X, (6,)), (X, ((6,), (2,), (2,)))),
+    ),
+    Case(stack(frozen(GRU(6, carry=True)), RNN(2, carry=True)), (X, ((6,), (2,)))),
+    Case(scan(stack(frozen(rnn_cell(6)), remat(gru_cell(2)))), (X, ((6,), (2,)))),
+    Case(Bidirectional(frozen(GRU(6)), tap("back", GRU(2, reverse=True))), X),
     Case(serial(LSTM(6), GRU(2, returns="last"), Dense(1)), X),
     Case(Bidirectional(GRU(6), RNN(2, reverse=True)), X, wrong=WRONG),
     Case(Bidirectional(LSTM(6, returns="last"), LSTM(2, returns="last", reverse=True)), X),

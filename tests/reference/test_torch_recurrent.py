@@ -12,7 +12,7 @@ from fnn import tree
 from fnn.contract import EVAL
 from fnn.layers.recurrent import GRU, LSTM, RNN
 from fnn.random import Key
-from fnn.scan import Bidirectional, carry_shape
+from fnn.recurrence import Bidirectional, carry_shape
 
 torch = pytest.importorskip("torch")
 

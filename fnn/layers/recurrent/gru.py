@@ -13,14 +13,15 @@ from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
 
+from fnn.check import positive
 from fnn.contract import Layer
 from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import sigmoid, tanh_vjp
-from fnn.check import positive
 from fnn.layers.dense import rows
 from fnn.layers.recurrent.sequence import (
     Arrays,
     Back,
+    Kernel,
     Options,
     Returns,
     cell,
@@ -94,23 +95,23 @@ def gru_step_vjp(
 
 # --- all steps -------------------------------------------------------------------------------------------------------
 
-def gru_after_forward(params: Params, zs: Array, carries: Arrays) -> Arrays:
+def gru_after_forward(params: Params, zs: Array, hx: Array, carries: Arrays) -> Arrays:
     """All steps with the reset after the product; the gates take the place of zs, the cache is m = h U_n + c."""
-    (hs,), time, features = carries, len(zs), zs.shape[2] // 3
+    (hs,), features = carries, zs.shape[2] // 3
     weight, bias = scaled(params["hidden_weight"], SCALE), params["hidden_bias"]
     ms = np.empty_like(hs[1:])
     product = np.empty_like(zs[0])
     for_rz, for_n = product[:, : 2 * features], product[:, 2 * features :]
-    for t in range(time):
-        rz, n, m, y = zs[t, :, : 2 * features], zs[t, :, 2 * features :], ms[t], hs[t + 1]
-        hs[t].dot(weight, out=product)
+    steps = list(hs)
+    for rz, r, z, n, h, y, m in zip(zs[:, :, : 2 * features], *_three(zs), steps, steps[1:], ms):
+        h.dot(weight, out=product)
         for_rz += rz
         _sigmoid_of_halved(for_rz, rz)
         np.add(for_n, bias, out=m)
-        np.multiply(rz[:, :features], m, out=y)
+        np.multiply(r, m, out=y)
         n += y
         np.tanh(n, out=n)
-        _update(hs[t], rz[:, features:], n, y)
+        _update(h, z, n, y)
     return (ms,)
 
 
@@ -121,20 +122,20 @@ def gru_after_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays, 
         dm = dz_n r                          dh = dh' z + [dz_r dz_z dm] U'
     """
     (hs,), (ms,), (dh,), dzs, dhs = carries, cache, back.carry, back.dzs, back.dhs
-    time, _, features = dhs.shape
+    features = dhs.shape[2]
     dns, through = np.empty_like(dhs), np.empty_like(dh)
     dz_r, dz_z, dms = _three(dzs)  # dm stands in the place of dz_n until the loop is done
     _factors(gates, hs[:-1], ms, dz_r, dz_z, dns)
     dms[...] = gates[:, :, :features]
-    for t in range(time - 1, -1, -1):
-        dz_r, dz_z, dm = _three(dzs[t])
-        dh += dhs[t]
-        dns[t] *= dh
-        dz_r *= dns[t]
+    each = (dzs, *_three(dzs), dns, dhs, gates[:, :, features : 2 * features])
+    for dz, dz_r, dz_z, dm, dn, dy, z in zip(*(a[::-1] for a in each)):
+        dh += dy
+        dn *= dh
+        dz_r *= dn
         dz_z *= dh
-        dm *= dns[t]
-        dh *= gates[t, :, features : 2 * features]
-        dzs[t].dot(back.weight, out=through)
+        dm *= dn
+        dh *= z
+        dz.dot(back.weight, out=through)
         dh += through
     flat = rows(dzs)
     bias = ones(len(flat), flat.dtype).dot(rows(dms))
@@ -143,22 +144,22 @@ def gru_after_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays, 
     return grads
 
 
-def gru_before_forward(params: Params, zs: Array, carries: Arrays) -> Arrays:
+def gru_before_forward(params: Params, zs: Array, hx: Array, carries: Arrays) -> Arrays:
     """All steps with the reset before the product; the gates take the place of zs."""
-    (hs,), time, features = carries, len(zs), zs.shape[2] // 3
+    (hs,), features = carries, zs.shape[2] // 3
     weight = scaled(params["hidden_weight"], SCALE)
     weight, candidate = weight[:, : 2 * features].copy(), weight[:, 2 * features :].copy()
     for_rz, for_n = np.empty((zs.shape[1], 2 * features), zs.dtype), np.empty_like(hs[0])
-    for t in range(time):
-        rz, n, y = zs[t, :, : 2 * features], zs[t, :, 2 * features :], hs[t + 1]
-        hs[t].dot(weight, out=for_rz)
+    steps = list(hs)
+    for rz, r, z, n, h, y in zip(zs[:, :, : 2 * features], *_three(zs), steps, steps[1:]):
+        h.dot(weight, out=for_rz)
         for_rz += rz
         _sigmoid_of_halved(for_rz, rz)
-        np.multiply(rz[:, :features], hs[t], out=y)
+        np.multiply(r, h, out=y)
         y.dot(candidate, out=for_n)
         n += for_n
         np.tanh(n, out=n)
-        _update(hs[t], rz[:, features:], n, y)
+        _update(h, z, n, y)
     return ()
 
 
@@ -169,22 +170,21 @@ def gru_before_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays,
         dz_z = dh' (h - n) z (1 - z)         dh = dh' z + dm r + [dz_r dz_z] U_rz'
     """
     (hs,), (dh,), dzs, dhs = carries, back.carry, back.dzs, back.dhs
-    time, _, features = dhs.shape
+    features = dhs.shape[2]
     weight, candidate = back.weight[: 2 * features], back.weight[2 * features :]
-    dn, dm, through = np.empty_like(dh), np.empty_like(dh), np.empty_like(dh)
+    dm, through = np.empty_like(dh), np.empty_like(dh)
     _factors(gates, hs[:-1], hs[:-1], *_three(dzs))
-    for t in range(time - 1, -1, -1):
-        dz_r, dz_z, dz_n = _three(dzs[t])
-        dh += dhs[t]
+    each = (dzs[:, :, : 2 * features], *_three(dzs), dhs, *_three(gates)[:2])
+    for dz_rz, dz_r, dz_z, dz_n, dy, r, z in zip(*(a[::-1] for a in each)):
+        dh += dy
         dz_z *= dh
         dz_n *= dh
-        dn[...] = dz_n
-        dn.dot(candidate, out=dm)
+        dz_n.dot(candidate, out=dm)
         dz_r *= dm
-        dh *= gates[t, :, features : 2 * features]
-        dm *= gates[t, :, :features]
+        dh *= z
+        dm *= r
         dh += dm
-        dzs[t, :, : 2 * features].dot(weight, out=through)
+        dz_rz.dot(weight, out=through)
         dh += through
     m = gates[:, :, :features] * hs[:-1]
     flat = rows(dzs)
@@ -305,9 +305,9 @@ def GRU(
 ) -> Layer[Any, Any]:
     """A gated recurrent unit from `h_0 = 0`: (batch, time, in) -> (batch, time, features).
 
-    Cho et al. 2014, eq. 5 to 8; the formula stands at the top of this module. Parameters: `input_weight`
-    (in, 3 features), `hidden_weight` (features, 3 features), `bias` (3 features,), gates in the order r, z, n, and, where
-    the reset comes after the product, `hidden_bias` (features,), the c that r multiplies too.
+    Cho et al. 2014, eq. 5 to 8; the formula stands at the top of this module. Parameters, gates in the order r, z, n:
+    `input_weight` (in, 3 features), `hidden_weight` (features, 3 features), `bias` (3 features,), and, where the reset
+    comes after the product, `hidden_bias` (features,), the c that r multiplies too.
 
     `reset` is "after" (as in cuDNN and PyTorch) or "before" (as in the paper). `reverse`, `returns`, `lengths` and
     `carry` are as in `RNN`; the carry is h (batch, features).
@@ -319,9 +319,8 @@ def GRU(
         "GRU",
         features,
         (features,),
-        SCALE,
         bind(_init, features, reset, (input_init, hidden_init, bias_init)),
-        *kernel,
+        Kernel(*kernel, project=SCALE),
         reverse=reverse,
         returns=returns,
         lengths=lengths,

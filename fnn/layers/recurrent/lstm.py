@@ -13,22 +13,25 @@ i (input), f (forget), g (candidate), o (output):
 from __future__ import annotations
 
 import math
+from itertools import repeat
 from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
 
+from fnn.check import positive
 from fnn.contract import Layer
 from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import sigmoid, tanh_vjp
-from fnn.check import positive
 from fnn.layers.dense import rows
 from fnn.layers.recurrent.sequence import (
     Arrays,
     Back,
+    Kernel,
     Options,
     Returns,
     cell,
     initial_weights,
+    joint,
     recurrent,
     scaled,
 )
@@ -95,36 +98,35 @@ def lstm_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def lstm_forward(params: Params, zs: Array, carries: Arrays) -> Arrays:
-    """All steps; the gates take the place of zs."""
+def lstm_forward(params: Params, zs: Array, hx: Array, carries: Arrays) -> Arrays:
+    """All steps; the gates go into zs."""
     (hs, cs), (time, batch, width) = carries, zs.shape
     features = width // 4
-    weight, peephole, projection = _parts(params)
-    weight = scaled(weight, SCALE)
+    peephole, projection = _parts(params)
+    weight = scaled(joint(params), SCALE)
     scale = scaled(np.ones_like(zs[0]), SCALE)
     offset = 1 - scale
     product, part = np.empty_like(zs[0]), np.empty_like(cs[0])
-    for t in range(time):
-        gates, c, m = zs[t], cs[t + 1], part if projection is not None else hs[t + 1]
-        i, f, g, o = _four(gates)
-        hs[t].dot(weight, out=product)
-        product += gates
+    answers, c_steps = list(hs[1:]), list(cs)
+    ms = answers if projection is None else [np.empty_like(part)] * time
+    for before, gates, i, f, g, o, y, c, c_next, m in zip(hx, zs, *_four(zs), answers, c_steps, c_steps[1:], ms):
+        before.dot(weight, out=product)
         if peephole is not None:
-            product[:, : 2 * features].reshape(batch, 2, features)[...] += 0.5 * peephole[:2] * cs[t][:, None]
+            product[:, : 2 * features].reshape(batch, 2, features)[...] += 0.5 * peephole[:2] * c[:, None]
         np.tanh(product, out=gates)
         gates *= scale
         gates += offset
-        np.multiply(f, cs[t], out=c)
+        np.multiply(f, c, out=c_next)
         np.multiply(i, g, out=part)
-        c += part
+        c_next += part
         if peephole is not None:
-            np.tanh(product[:, 3 * features :] + 0.5 * peephole[2] * c, out=o)
+            np.tanh(product[:, 3 * features :] + 0.5 * peephole[2] * c_next, out=o)
             o *= 0.5
             o += 0.5
-        np.tanh(c, out=part)
+        np.tanh(c_next, out=part)
         np.multiply(o, part, out=m)
         if projection is not None:
-            m.dot(projection, out=hs[t + 1])
+            y[...] = m.dot(projection)
     return ()
 
 
@@ -138,34 +140,34 @@ def lstm_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays, back:
 
     and with peepholes dc' gets dz_o p_o too, and dc gets dz_i p_i + dz_f p_f.
     """
-    (hs, cs), (dh, dc), dzs, dhs = carries, back.carry, back.dzs, back.dhs
+    (_, cs), (dh, dc), dzs, dhs = carries, back.carry, back.dzs, back.dhs
     time, batch, width = gates.shape
     features = width // 4
-    _, peephole, projection = _parts(params)
+    peephole, projection = _parts(params)
     dm, part = dh if projection is None else np.empty_like(dc), np.empty_like(dc)
     to_c, ms = _factors(gates, cs[:-1], cs[1:], dzs)
-    for t in range(time - 1, -1, -1):
-        dz = dzs[t]
-        dz_i, dz_f, _, dz_o = _four(dz)
-        dh += dhs[t]
+    of_three, dcs = dc[:, None], repeat(None) if back.dcs is None else back.dcs[::-1]
+    dz_ifgs, dz_os = dzs.reshape(time, batch, 4, features)[:, :, :3], dzs[:, :, 3 * features :]
+    each = (a[::-1] for a in (dzs, dz_ifgs, dz_os, dhs, to_c, gates[:, :, features : 2 * features]))
+    for dz, dz_ifg, dz_o, dy, slope, f, d in zip(*each, dcs):
+        dh += dy
         if projection is not None:
-            dhs[t] = dh
+            dy[...] = dh
             dh.dot(projection.T, out=dm)
         dz_o *= dm
-        np.multiply(dm, to_c[t], out=part)
+        np.multiply(dm, slope, out=part)
         dc += part
-        if back.dcs is not None:
-            dc += back.dcs[t]
+        if d is not None:
+            dc += d
         if peephole is not None:
             dc += dz_o * peephole[2]
-        dz_ifg = dz[:, : 3 * features].reshape(batch, 3, features)
-        dz_ifg *= dc[:, None]
-        dc *= gates[t, :, features : 2 * features]
+        dz_ifg *= of_three
+        dc *= f
         if peephole is not None:
-            dc += dz_i * peephole[0]
-            dc += dz_f * peephole[1]
+            dc += dz_ifg[:, 0] * peephole[0]
+            dc += dz_ifg[:, 1] * peephole[1]
         dz.dot(back.weight, out=dh)
-    grads = {"hidden_weight": rows(hs[:-1]).T.dot(rows(dzs))}
+    grads = {}
     if peephole is not None:
         dz_i, dz_f, _, dz_o = _four(dzs)
         terms = np.concatenate([dz_i * cs[:-1], dz_f * cs[:-1], dz_o * cs[1:]], axis=2)
@@ -201,10 +203,10 @@ def _four(gates: Array) -> tuple[Array, Array, Array, Array]:
     return gates[..., :n], gates[..., n : 2 * n], gates[..., 2 * n : 3 * n], gates[..., 3 * n :]
 
 
-def _parts(params: Params) -> tuple[Array, Array | None, Array | None]:
-    """The hidden weight, the peepholes as (3, features), and the projection."""
+def _parts(params: Params) -> tuple[Array | None, Array | None]:
+    """The peepholes as (3, features), and the projection."""
     peephole = params.get("peephole")
-    return params["hidden_weight"], None if peephole is None else peephole.reshape(3, -1), params.get("projection")
+    return None if peephole is None else peephole.reshape(3, -1), params.get("projection")
 
 
 # --- constructors ----------------------------------------------------------------------------------------------------
@@ -315,10 +317,8 @@ def LSTM(
         "LSTM",
         features,
         (rows, features),
-        SCALE,
         bind(_init, (features, projection), peepholes, float(forget_bias), (input_init, hidden_init, bias_init)),
-        lstm_forward,
-        lstm_vjp,
+        Kernel(lstm_forward, lstm_vjp),
         reverse=reverse,
         returns=returns,
         lengths=lengths,

@@ -6,12 +6,21 @@ from typing import Any, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
 
+from fnn.check import positive
 from fnn.contract import Layer
 from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import relu_vjp, tanh_vjp
-from fnn.check import positive
-from fnn.layers.recurrent.sequence import Arrays, Back, Options, Returns, cell, initial_weights, recurrent
-from fnn.layers.dense import rows
+from fnn.layers.recurrent.sequence import (
+    Arrays,
+    Back,
+    Kernel,
+    Options,
+    Returns,
+    cell,
+    initial_weights,
+    joint,
+    recurrent,
+)
 from fnn.types import Array, Ints, Params, bind, ones
 
 Activation: TypeAlias = Literal["tanh", "relu"]
@@ -40,14 +49,13 @@ def rnn_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def rnn_forward(activation: Activation, params: Params, zs: Array, carries: Arrays) -> Arrays:
-    """`h_t = f(z_t + h_{t-1} U)`."""
-    weight = params["hidden_weight"]
-    product = np.empty_like(zs[0])
-    hs = list(carries[0])
-    for z, h, y in zip(zs, hs, hs[1:]):
-        h.dot(weight, out=product)
-        product += z
+def rnn_forward(activation: Activation, params: Params, zs: Array, hx: Array, carries: Arrays) -> Arrays:
+    """`h_t = f([h_{t-1} x_t 1] [U; W; b])`; zs is not needed."""
+    weight = joint(params)
+    (hs,) = carries
+    product = np.empty(hs[0].shape, hs.dtype)
+    for before, y in zip(hx, hs[1:]):
+        before.dot(weight, out=product)
         if activation == "tanh":
             np.tanh(product, out=y)
         else:
@@ -58,7 +66,7 @@ def rnn_forward(activation: Activation, params: Params, zs: Array, carries: Arra
 def rnn_vjp(
     activation: Activation, params: Params, zs: Array, carries: Arrays, cache: Arrays, back: Back
 ) -> dict[str, Array]:
-    """`dz_t = (dh_t + dz_{t+1} U') f'(z_t)` from the last step to the first, then `dU` in one product."""
+    """`dz_t = (dh_t + dz_{t+1} U') f'(z_t)` from the last step to the first."""
     (hs,), (dh,), dzs = carries, back.carry, back.dzs
     if activation == "tanh":
         np.multiply(hs[1:], hs[1:], out=dzs)
@@ -69,7 +77,7 @@ def rnn_vjp(
         dh += dy
         dz *= dh
         dz.dot(back.weight, out=dh)
-    return {"hidden_weight": rows(hs[:-1]).T.dot(rows(dzs))}
+    return {}
 
 
 # --- constructors ----------------------------------------------------------------------------------------------------
@@ -160,8 +168,8 @@ def RNN(
 
     `activation` is f, "tanh" or "relu". `reverse=True` runs from the last step to the first; y stays in the order of x.
     `returns="last"` gives only the answer of the step that is run last, (batch, features).
-    `lengths=True` takes `(x, lengths)`, lengths (batch,) integers from 1 to time: an example ends (or, reversed, begins)
-    at its length; beyond it y is 0 and what x holds there is ignored.
+    `lengths=True` takes `(x, lengths)`, lengths (batch,) integers from 1 to time: an example ends (or, reversed,
+    begins) at its length; beyond it y is 0 and what x holds there is ignored.
     `carry=True` pairs the input with h_0 (batch, features) and the output with the h of the step run last:
     `(x, h) -> (y, h)`, or `((x, lengths), h) -> (y, h)`.
     """
@@ -170,10 +178,8 @@ def RNN(
         "RNN",
         features,
         (features,),
-        None,
         bind(initial_weights, "h", features, features, (input_init, hidden_init, bias_init)),
-        bind(rnn_forward, activation),
-        bind(rnn_vjp, activation),
+        Kernel(bind(rnn_forward, activation), bind(rnn_vjp, activation), gates=False),
         reverse=reverse,
         returns=returns,
         lengths=lengths,

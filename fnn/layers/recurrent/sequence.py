@@ -1,18 +1,20 @@
 """What recurrent layers share: the order of time, the product with the input, lengths, carries, checks, constructors.
 
-Time leads inside. The input's share of the pre-activations, `zs = xs W + b`, (time, batch, gates * features), is one
-product for many steps. What is left to a kernel are the steps themselves:
+Time leads inside. What a step multiplies with weights stands side by side in one array, `hx_t = [h_t x_t 1]`, so that
+hidden weight, input weight and bias are one matrix, and so are their gradients. What is left to a kernel are the steps:
 
-    forward(params, zs, carries) -> cache
+    forward(params, zs, hx, carries) -> cache
     vjp(params, zs, carries, cache, back) -> grads of what only the kernel knows
 
-`carries` is a trajectory (time + 1, batch, width) for every part of the carry: h first, which is the answer, then c if
-there is one. Forward finds their starts, and fills in the rest; it may leave in zs what it likes to find there again.
-The cache is whatever else it keeps, arrays with time leading. Vjp is told of a few steps at a time, the last first, as
-if there were no others; it fills `back.dzs`, the derivatives with respect to the pre-activations.
+`carries` is a trajectory (time + 1, batch, width) for every part of the carry: h first, a view of hx, which is the
+answer, then c if there is one. Forward finds their starts, and fills in the rest. In zs (time, batch, gates *
+features) it leaves what it likes to find there again, and it returns whatever else it keeps, arrays with time leading.
+Vjp is told of a few steps at a time, the last first, as if there were no others; it fills `back.dzs`, the derivatives
+with respect to the pre-activations. A kernel that cannot use hx as a whole (GRU: the reset tells h from x) finds the
+input's share `x W + b` in zs (`Kernel.project`), and gives the gradient of its hidden weight itself.
 
 A logistic gate is a hyperbolic tangent, `1 / (1 + exp(-z)) = (1 + tanh(z / 2)) / 2`, so one tanh serves all gates of a
-step; kernels with such gates get their pre-activations already halved (`scale`).
+step: kernels with such gates halve their weights first (`scaled`).
 
 Every factor that leads from the derivative of a carry to that of a pre-activation is known once forward has run. Vjps
 write these factors into dzs first, so that the loop over time has little left to do.
@@ -27,9 +29,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fnn.check import input_error
 from fnn.contract import Layer, stateless
 from fnn.initializers import Initializer
-from fnn.check import input_error
 from fnn.layers.dense import rows
 from fnn.random import Key
 from fnn.types import Array, Ints, Params, Shape, ShapeError, bind
@@ -55,8 +57,15 @@ class Back(NamedTuple):
     """The hidden weight transposed, (gates * features, width)."""
 
 
-Forward: TypeAlias = Callable[[Params, Array, Arrays], Arrays]
-Vjp: TypeAlias = Callable[[Params, Array, Arrays, Arrays, Back], dict[str, Array]]
+class Kernel(NamedTuple):
+    """The steps of one kind of layer."""
+
+    forward: Callable[[Params, Array, Array, Arrays], Arrays]
+    vjp: Callable[[Params, Array, Arrays, Arrays, Back], dict[str, Array]]
+    gates: bool = True
+    """Whether it uses zs."""
+    project: tuple[float, ...] | None = None
+    """If it wants the input's share in zs: what multiplies the share of every gate."""
 
 
 class Options(TypedDict, total=False):
@@ -75,8 +84,7 @@ class Variant(NamedTuple):
     who: str
     widths: tuple[int, ...]
     """The features of every part of the carry; the first part is the answer."""
-    scale: tuple[float, ...] | None
-    """What multiplies the pre-activations of every gate before the kernel gets them."""
+    kernel: Kernel
     reverse: bool
     last: bool
     lengths: bool
@@ -147,28 +155,23 @@ def at_end_vjp(d: Array, time: int, lengths: Ints | None) -> Array:
     return spread
 
 
-# --- the input's share: zs = xs W + b --------------------------------------------------------------------------------
+# --- weights ---------------------------------------------------------------------------------------------------------
 
 
-def scaled(weight: Array, scale: tuple[float, ...] | None) -> Array:
-    """A weight (..., gates * features) with every gate multiplied by its scale; the weight itself without scales."""
-    if scale is None:
-        return weight
-    factors = np.repeat(np.array(scale, weight.dtype), weight.shape[-1] // len(scale))
-    return weight * factors
+def scaled(weight: Array, scale: tuple[float, ...]) -> Array:
+    """A weight (..., gates * features) with every gate multiplied by its scale."""
+    return weight * np.repeat(np.array(scale, weight.dtype), weight.shape[-1] // len(scale))
 
 
-def with_ones(xs: Array) -> Array:
-    """A new array `[xs 1]`, so that the bias is one more row of the weight."""
-    x1s = np.empty((*xs.shape[:-1], xs.shape[-1] + 1), xs.dtype)
-    x1s[..., :-1] = xs
-    x1s[..., -1] = 1
-    return x1s
+def joint(params: Params) -> Array:
+    """`[U; W; b]`, (width + in + 1, gates * features)."""
+    return np.concatenate([params["hidden_weight"], params["input_weight"], params["bias"][None]])
 
 
 def blocks(time: int, batch: int, width: int) -> list[slice]:
     """All steps in slices, the first first: long enough for products, short enough for a second-level cache."""
-    steps = max(1, 256 // batch, 131072 // (batch * width))
+    batch = max(1, batch)
+    steps = max(1, 512 // batch, 262144 // (batch * width))
     return [slice(start, min(start + steps, time)) for start in range(0, time, steps)]
 
 
@@ -186,57 +189,69 @@ def allocate(dtype: np.dtype[Any], *shapes: Shape) -> list[Array]:
 class Cache(NamedTuple):
     """What is kept between forward and vjp."""
 
-    xs: Array
+    hx: Array
     zs: Array
-    carries: Arrays
+    others: Arrays
     kept: Arrays
     lengths: Ints | None
 
 
-def _forward(forward: Forward, variant: Variant, params: Params, x: Any) -> tuple[Any, Cache]:
+def _forward(variant: Variant, params: Params, x: Any) -> tuple[Any, Cache]:
     x, lengths, start = _checked(variant, params, x)
-    (batch, time, _), width = x.shape, params["bias"].size
-    after = [(time + 1, batch, part) for part in variant.widths]
-    zs, *parts = allocate(x.dtype, (time, batch, width), *after)
-    xs = to_time(x, variant.reverse, lengths)
-    weight = scaled(np.concatenate([params["input_weight"], params["bias"][None]]), variant.scale)
-    for block in blocks(time, batch, width):
-        np.dot(rows(with_ones(xs[block])), weight, out=rows(zs[block]))
-    for part, first in zip(parts, start):
+    (batch, time, features), gates, (width, *others) = x.shape, params["bias"].size, variant.widths
+    kernel, after = variant.kernel, time + 1
+    for_zs, for_hx = (time if kernel.gates else 0, batch, gates), (after, batch, width + features + 1)
+    zs, hx, *rest = allocate(x.dtype, for_zs, for_hx, *((after, batch, other) for other in others))
+    hx[:-1, :, width:-1] = to_time(x, variant.reverse, lengths)
+    hx[:, :, -1] = 1
+    if kernel.project is not None:
+        weight = scaled(joint(params)[width:], kernel.project)
+        for block in blocks(time, batch, gates):
+            np.dot(rows(hx[block, :, width:].copy()), weight, out=rows(zs[block]))
+    carries = (hx[:, :, :width], *rest)
+    for part, first in zip(carries, start):
         part[0] = first
-    carries = tuple(parts)
-    kept = forward(params, zs, carries)
+    kept = kernel.forward(params, zs, hx, carries)
     final = [at_end(part, lengths) for part in carries] if variant.carry or variant.last else []
     y = final[0] if variant.last else np.ascontiguousarray(from_time(carries[0][1:], variant.reverse, lengths))
-    return (y, pack(final)) if variant.carry else y, Cache(xs, zs, carries, kept, lengths)
+    return (y, pack(final)) if variant.carry else y, Cache(hx, zs, tuple(rest), kept, lengths)
 
 
 def _back(
-    vjp: Vjp, variant: Variant, inputs: bool, params: Params, cache: Cache, dy: Any
+    variant: Variant, inputs: bool, params: Params, cache: Cache, dy: Any
 ) -> tuple[dict[str, Array], Array, Arrays]:
     """The gradients, dx (computed only if `inputs`) in the order of time, and what comes back to the carry."""
-    xs, zs, carries, kept, lengths = cache
-    time, batch, width = zs.shape
+    hx, zs, others, kept, lengths = cache
+    time, batch, gates = len(hx) - 1, hx.shape[1], params["bias"].size
+    kernel, width, features = variant.kernel, variant.widths[0], len(params["input_weight"])
+    carries = (hx[:, :, :width], *others)
     dy, dcarry = (dy[0], unpack(dy[1])) if variant.carry else (dy, ())
     dhs = at_end_vjp(dy, time, lengths) if variant.last else to_time(dy, variant.reverse, lengths)
-    dcs, end = None, tuple(np.zeros_like(part[0]) for part in carries)
+    dcs, end = None, tuple(np.zeros(part[0].shape, part.dtype) for part in carries)
     if lengths is None:
         end = tuple(d.copy() for d in dcarry) or end
     elif dcarry:
         dhs = dhs + at_end_vjp(dcarry[0], time, lengths)
         dcs = at_end_vjp(dcarry[1], time, lengths) if len(dcarry) > 1 else None
-    dx = np.empty((batch, time, xs.shape[2]) if inputs else 0, zs.dtype)
+    dx = np.empty((batch, time, features) if inputs else 0, hx.dtype)
     dxs = to_time(dx, variant.reverse, None) if inputs else dx
     weight, back = params["input_weight"].T, params["hidden_weight"].T.copy()
     total: dict[str, Array] = {}
-    for block in reversed(blocks(time, batch, width)):
+    for block in reversed(blocks(time, batch, gates)):
         steps = slice(block.start, block.stop + 1)
-        now = Back(np.empty_like(zs[block]), dhs[block].copy(), None if dcs is None else dcs[block], end, back)
-        grads = vjp(params, zs[block], tuple(part[steps] for part in carries), tuple(a[block] for a in kept), now)
-        product = rows(with_ones(xs[block])).T.dot(rows(now.dzs))
+        to_fill = np.empty((block.stop - block.start, batch, gates), hx.dtype)
+        now = Back(to_fill, dhs[block].copy(), None if dcs is None else dcs[block], end, back)
+        parts = tuple(part[steps] for part in carries)
+        grads = kernel.vjp(params, zs[block], parts, tuple(a[block] for a in kept), now)
+        dzs = rows(to_fill)
+        if kernel.project is None:
+            product = rows(hx[block]).T.dot(dzs)
+            grads["hidden_weight"], product = product[:width], product[width:]
+        else:
+            product = rows(hx[block, :, width:].copy()).T.dot(dzs)
         grads["input_weight"], grads["bias"] = product[:-1], product[-1]
         if inputs:
-            dxs[block] = rows(now.dzs).dot(weight).reshape(xs[block].shape)
+            dxs[block] = dzs.dot(weight).reshape(*to_fill.shape[:2], features)
         for name in total:
             total[name] += grads[name]
         total = total or grads
@@ -245,12 +260,12 @@ def _back(
     return {name: total[name] for name in params}, dx, end
 
 
-def _param_vjp(vjp: Vjp, variant: Variant, params: Params, cache: Cache, dy: Any) -> Params:
-    return _back(vjp, variant, False, params, cache, dy)[0]
+def _param_vjp(variant: Variant, params: Params, cache: Cache, dy: Any) -> Params:
+    return _back(variant, False, params, cache, dy)[0]
 
 
-def _vjp(vjp: Vjp, variant: Variant, params: Params, cache: Cache, dy: Any) -> tuple[Params, Any]:
-    grads, x, carry = _back(vjp, variant, True, params, cache, dy)
+def _vjp(variant: Variant, params: Params, cache: Cache, dy: Any) -> tuple[Params, Any]:
+    grads, x, carry = _back(variant, True, params, cache, dy)
     dx = x if cache.lengths is None else (x, np.zeros_like(cache.lengths))
     return grads, (dx, pack(carry)) if variant.carry else dx
 
@@ -269,10 +284,8 @@ def recurrent(
     kind: str,
     features: int,
     widths: tuple[int, ...],
-    scale: tuple[float, ...] | None,
     init: Callable[[Key, Shape], Params],
-    forward: Forward,
-    vjp: Vjp,
+    kernel: Kernel,
     *,
     reverse: bool,
     returns: Returns,
@@ -285,14 +298,14 @@ def recurrent(
     who = f"{kind}({features})"
     if returns not in ("sequence", "last"):
         raise ValueError(f"{who}: expected returns 'sequence' or 'last', got {returns!r}")
-    variant = Variant(who, widths, scale, bool(reverse), returns == "last", bool(lengths), bool(carry))
+    variant = Variant(who, widths, kernel, bool(reverse), returns == "last", bool(lengths), bool(carry))
     return stateless(
         kind,
         bind(_init, variant, init),
-        bind(_forward, forward, variant),
-        bind(_vjp, vjp, variant),
+        bind(_forward, variant),
+        bind(_vjp, variant),
         out_shape=bind(_out_shape, variant),
-        param_vjp=bind(_param_vjp, vjp, variant),
+        param_vjp=bind(_param_vjp, variant),
         config={**config, "reverse": reverse, "returns": returns, "lengths": lengths, "carry": carry},
         build=build,
     )
@@ -367,6 +380,7 @@ def check_carry(who: str, widths: tuple[int, ...], batch: int, dtype: np.dtype[A
 
 
 def pair(who: str, names: str, value: Any) -> Any:
+    """The value if it is a tuple of two; `ShapeError` names what the two should be."""
     if not isinstance(value, tuple) or len(value) != 2:
         got = f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
         raise ShapeError(f"{who}: expected the input {names}, got {got}")

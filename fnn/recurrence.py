@@ -6,17 +6,34 @@ A cell is any layer `(x, carry) -> (y, carry)` of one step; with all steps at on
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from fnn import tree
-from fnn.combinators import combinator, located, name_children, with_entries
+from fnn.combinators.core import (
+    AnyLayer,
+    Back,
+    Children,
+    InputBack,
+    ParamBack,
+    Step,
+    backs_of,
+    check_layer,
+    combinator,
+    infer_child,
+    name_children,
+    out_shape,
+    pull,
+    pull_params,
+    run,
+    step_of,
+    with_entries,
+)
 from fnn.contract import Layer, Mode, Train, evaluator
-from fnn.layers.recurrent.sequence import checked_lengths, from_time, pair, select, to_time, valid
-from fnn.types import EMPTY, Array, Ints, Params, Shape, ShapeError, State, bind
+from fnn.layers.recurrent.sequence import checked_lengths, from_time, pair, select, to_time
+from fnn.types import Array, Ints, Params, Shape, ShapeError, State, bind
 
 X = TypeVar("X")
 A = TypeVar("A")
@@ -26,74 +43,10 @@ D = TypeVar("D")
 E = TypeVar("E")
 F = TypeVar("F")
 
-AnyLayer: TypeAlias = Layer[Any, Any]
-
-
-# --- children --------------------------------------------------------------------------------------------------------
-
-
-class Child(NamedTuple):
-    """What running a child needs."""
-
-    name: str
-    forward: Callable[[Params, State, Any, Mode], tuple[Any, State, Any]]
-    vjp: Callable[[Params, Any, Any], tuple[Params, Any]]
-    infer: Callable[[Params, State, Any], Any]
-    draws: bool
-
-
-def _child(name: str, layer: AnyLayer) -> Child:
-    return Child(name, layer.forward, layer.vjp, evaluator(layer), layer.draws)
-
-
-def _mode(child: Child, mode: Mode) -> Mode:
-    return Train(mode.key.fold_in(child.name)) if child.draws and isinstance(mode, Train) else mode
-
-
-def _run(
-    child: Child, params: Params, state: State, changed: dict[str, State], x: Any, mode: Mode
-) -> tuple[Any, Any]:
-    """The child's `(y, cache)`; a new state is noted in `changed`."""
-    before = state.get(child.name, EMPTY)
-    try:
-        y, after, cache = child.forward(params.get(child.name, EMPTY), before, x, _mode(child, mode))
-    except Exception as error:
-        raise located(error, child.name)
-    if after is not before:
-        changed[child.name] = after
-    return y, cache
-
-
-def _pull(child: Child, params: Params, grads: dict[str, Any], cache: Any, dy: Any) -> Any:
-    """The child's dx; its gradients become an entry of `grads`."""
-    try:
-        part, dx = child.vjp(params.get(child.name, EMPTY), cache, dy)
-    except Exception as error:
-        raise located(error, child.name)
-    if part:
-        grads[child.name] = part
-    return dx
-
-
-def _eval(child: Child, params: Params, state: State, x: Any) -> Any:
-    try:
-        return child.infer(params.get(child.name, EMPTY), state.get(child.name, EMPTY), x)
-    except Exception as error:
-        raise located(error, child.name)
-
-
-def _announced(name: str, layer: AnyLayer, in_shape: Any) -> Any:
-    try:
-        return layer.out_shape(in_shape)
-    except Exception as error:
-        raise located(error, name)
-
-
 # --- scan: y_t, c_t = cell(x_t, c_{t-1}) -----------------------------------------------------------------------------
 
 
 class _Scan(NamedTuple):
-    child: Child
     reverse: bool
     lengths: bool
 
@@ -116,27 +69,27 @@ def scan(
     step to step like a second carry; step t draws from the key folded with t.
 
     `reverse=True` runs from the last step to the first; y stays in the order of x. `lengths=True` takes
-    `((x, lengths), carry)`, lengths (batch,) integers from 1 to time: beyond its length an example's carry stands still,
-    y is 0, and what x holds is ignored (the cell sees 0).
+    `((x, lengths), carry)`, lengths (batch,) integers from 1 to time: beyond its length an example's carry stands
+    still, y is 0, and what x holds is ignored (the cell sees 0).
 
     Raises `ShapeError` if the cell changes the shape of its carry.
     """
-    children = name_children("scan", (cell,))
-    name, _ = children[0]
-    options = _Scan(_child(name, cell), bool(reverse), bool(lengths))
+    check_layer("scan", cell)
+    ((name, child),) = name_children("scan", (cell,))
+    options = _Scan(bool(reverse), bool(lengths))
     return combinator(
         "scan",
-        children,
-        bind(_scan_shapes, options, cell),
-        bind(_scan_forward, options),
-        bind(_scan_vjp, options),
-        infer=bind(_scan_infer, options),
+        ((name, child),),
+        bind(_scan_shapes, options, name, child),
+        bind(_scan_forward, options, step_of(name, child)),
+        bind(_scan_vjp, options, (name, child.vjp)),
+        infer=bind(_scan_infer, options, (name, evaluator(child))),
         config={"cell": cell, "reverse": reverse, "lengths": lengths},
         build=scan,
     )
 
 
-def _scan_shapes(scan: _Scan, cell: AnyLayer, in_shape: Any) -> tuple[list[Any], Any]:
+def _scan_shapes(scan: _Scan, name: str, cell: AnyLayer, in_shape: Any) -> tuple[list[Any], Any]:
     shape, carry = pair("scan", "(x, carry)", in_shape)
     if scan.lengths:
         shape, lengths = pair("scan", "((x, lengths), carry)", shape)
@@ -145,7 +98,7 @@ def _scan_shapes(scan: _Scan, cell: AnyLayer, in_shape: Any) -> tuple[list[Any],
     if not isinstance(shape, tuple) or not shape or not all(isinstance(n, (int, np.integer)) for n in shape):
         raise ShapeError(f"scan: expected an input shape (time, ...), got {shape!r}")
     step = shape[1:], carry
-    y, after = pair(f"scan: the output of {cell!r}", "(y, carry)", _announced(scan.child.name, cell, step))
+    y, after = pair(f"scan: the output of {cell!r}", "(y, carry)", out_shape(name, cell, step))
     if after != carry:
         raise ShapeError(f"scan: expected {cell!r} to keep the shape of its carry, {carry}, got {after}")
     return [step], ((shape[0], *y), carry)
@@ -163,73 +116,59 @@ def _scan_inputs(scan: _Scan, inputs: Any) -> tuple[Array, Ints | None, Any]:
         raise ShapeError(f"scan: expected input (batch, time, ...), got {x.shape}")
     if scan.lengths:
         lengths = checked_lengths("scan", x, lengths)
-    return to_time(x, scan.reverse, lengths), lengths, carry
+    return np.ascontiguousarray(to_time(x, scan.reverse, lengths)), lengths, carry
 
 
 def _scan_forward(
-    scan: _Scan, params: Params, state: State, inputs: Any, mode: Mode
-) -> tuple[tuple[Array, Any], State, Any]:
+    scan: _Scan, step: Step, params: Params, state: State, inputs: Any, mode: Mode
+) -> tuple[tuple[Array, Any], State, tuple[tuple[Any, ...], Ints | None]]:
     xs, lengths, carry = _scan_inputs(scan, inputs)
-    child, mode = scan.child, _mode(scan.child, mode)
-    part, before = params.get(child.name, EMPTY), state.get(child.name, EMPTY)
-    ys, caches, statistics = [], [], before
-    try:
-        for t, x in enumerate(xs):
-            step_mode = Train(mode.key.fold_in(t)) if child.draws and isinstance(mode, Train) else mode
-            (y, after), statistics, cache = child.forward(part, statistics, (x, carry), step_mode)
-            carry = after if lengths is None else _select(t < lengths, after, carry)
-            ys.append(y)
-            caches.append(cache)
-    except Exception as error:
-        raise located(error, child.name)
-    changed = {} if statistics is before else {child.name: statistics}
-    return (_in_time(ys, scan, lengths), carry), with_entries(state, changed), (tuple(caches), lengths)
+    ys, caches = [], []
+    for t, x in enumerate(xs):
+        changed: dict[str, State] = {}
+        step_mode = Train(mode.key.fold_in(t)) if isinstance(mode, Train) else mode
+        (y, after), cache = run(step, params, state, changed, (x, carry), step_mode)
+        state = with_entries(state, changed)
+        carry = after if lengths is None else tree.map(bind(select, t < lengths), after, carry)
+        ys.append(y)
+        caches.append(cache)
+    return (_in_time(ys, scan, lengths), carry), state, (tuple(caches), lengths)
 
 
-def _scan_vjp(scan: _Scan, params: Params, cache: Any, dy: tuple[Array, Any]) -> tuple[Params, Any]:
-    """From the last step to the first: `dx_t, dc_{t-1} = vjp(dy_t, dc_t)`, and the gradients of the steps are summed."""
-    caches, lengths = cache
-    child, part = scan.child, params.get(scan.child.name, EMPTY)
-    dys, dcarry = to_time(dy[0], scan.reverse, lengths), dy[1]
+def _scan_vjp(
+    scan: _Scan, back: Back, params: Params, cache: tuple[tuple[Any, ...], Ints | None], dy: tuple[Array, Any]
+) -> tuple[Params, Any]:
+    """From the last step to the first: `dx_t, dc_{t-1} = vjp(dy_t, dc_t)`; the steps' gradients are summed."""
+    (caches, lengths), dys, dcarry = cache, to_time(dy[0], scan.reverse, cache[1]), dy[1]
     dxs: list[Array] = []
-    total: Params | None = None
-    try:
-        for t in range(len(caches) - 1, -1, -1):
-            if lengths is None:
-                grads, (dx, dcarry) = child.vjp(part, caches[t], (dys[t], dcarry))
-            else:
-                there = t < lengths
-                into, past = _select(there, dcarry, 0.0), _select(~there, dcarry, 0.0)
-                grads, (dx, dcarry) = child.vjp(part, caches[t], (dys[t], into))
-                dcarry = tree.map(np.add, dcarry, past)
-            dxs.append(dx)
-            total = grads if total is None else tree.map(np.add, total, grads)
-    except Exception as error:
-        raise located(error, child.name)
+    total: dict[str, Any] = {}
+    for t in range(len(caches) - 1, -1, -1):
+        grads: dict[str, Any] = {}
+        if lengths is None:
+            dx, dcarry = pull(back, params, grads, caches[t], (dys[t], dcarry))
+        else:
+            into, past = (tree.map(bind(_or_zero, there), dcarry) for there in (t < lengths, t >= lengths))
+            dx, dcarry = pull(back, params, grads, caches[t], (dys[t], into))
+            dcarry = tree.map(np.add, dcarry, past)
+        dxs.append(dx)
+        total = tree.map(np.add, total, grads) if total else grads
     dx = _in_time(dxs[::-1], scan, lengths)
-    return {child.name: total} if total else EMPTY, (dx if lengths is None else (dx, np.zeros_like(lengths)), dcarry)
+    return total, (dx if lengths is None else (dx, np.zeros_like(lengths)), dcarry)
 
 
-def _scan_infer(scan: _Scan, params: Params, state: State, inputs: Any) -> tuple[Array, Any]:
+def _scan_infer(scan: _Scan, infer: InputBack, params: Params, state: State, inputs: Any) -> tuple[Array, Any]:
     xs, lengths, carry = _scan_inputs(scan, inputs)
     ys = []
     for t, x in enumerate(xs):
-        y, after = _eval(scan.child, params, state, (x, carry))
-        carry = after if lengths is None else _select(t < lengths, after, carry)
+        y, after = infer_child(infer, params, state, (x, carry))
+        carry = after if lengths is None else tree.map(bind(select, t < lengths), after, carry)
         ys.append(y)
     return _in_time(ys, scan, lengths), carry
 
 
 def _in_time(parts: list[Array], scan: _Scan, lengths: Ints | None) -> Array:
     """The steps, in the order they were run, as one array (batch, time, ...)."""
-    return from_time(np.stack(parts), scan.reverse, lengths)
-
-
-def _select(condition: Any, a: Any, b: Any) -> Any:
-    """The tree of `a` for the examples where the condition holds, of `b` (a tree or 0) elsewhere."""
-    if isinstance(b, float):
-        return tree.map(bind(_or_zero, condition), a)
-    return tree.map(bind(select, condition), a, b)
+    return np.ascontiguousarray(from_time(np.stack(parts), scan.reverse, lengths))
 
 
 def _or_zero(condition: Any, a: Array) -> Array:
@@ -269,75 +208,82 @@ def stack(*layers: AnyLayer) -> AnyLayer:
     children = name_children("stack", layers)
     if not children:
         raise ValueError("stack: expected at least one layer")
-    parts = tuple(_child(name, layer) for name, layer in children)
+    vjps, param_vjps, _ = backs_of(children)
     return combinator(
         "stack",
         children,
         bind(_stack_shapes, children),
-        bind(_stack_forward, parts),
-        bind(_stack_vjp, parts),
-        infer=bind(_stack_infer, parts),
+        bind(_stack_forward, tuple(step_of(name, layer) for name, layer in children)),
+        bind(_stack_vjp, vjps),
+        infer=bind(_stack_infer, tuple((name, evaluator(layer)) for name, layer in children)),
+        param_vjp=bind(_stack_param_vjp, vjps, param_vjps[0]),
         config={"layers": layers},
         build=stack,
     )
 
 
-def _stack_shapes(children: tuple[tuple[str, AnyLayer], ...], in_shape: Any) -> tuple[list[Any], Any]:
-    y, carries = pair("stack", "(x, carries)", in_shape)
-    _check_carries("stack", len(children), carries)
+def _stack_shapes(children: Children, in_shape: Any) -> tuple[list[Any], Any]:
+    y, carries = _with_carries("stack", len(children), in_shape)
     shapes, after = [], []
     for (name, layer), carry in zip(children, carries):
         shapes.append((y, carry))
-        y, carry = pair(f"stack: the output of {layer!r}", "(y, carry)", _announced(name, layer, (y, carry)))
+        y, carry = pair(f"stack: the output of {layer!r}", "(y, carry)", out_shape(name, layer, (y, carry)))
         after.append(carry)
     return shapes, (y, tuple(after))
 
 
 def _stack_forward(
-    children: tuple[Child, ...], params: Params, state: State, x: Any, mode: Mode
+    steps: tuple[Step, ...], params: Params, state: State, x: Any, mode: Mode
 ) -> tuple[tuple[Any, Any], State, tuple[Any, ...]]:
-    y, carries = pair("stack", "(x, carries)", x)
-    _check_carries("stack", len(children), carries)
+    y, carries = _with_carries("stack", len(steps), x)
     changed: dict[str, State] = {}
     after, caches = [], []
-    for child, carry in zip(children, carries):
-        (y, carry), cache = _run(child, params, state, changed, (y, carry), mode)
+    for step, carry in zip(steps, carries):
+        (y, carry), cache = run(step, params, state, changed, (y, carry), mode)
         after.append(carry)
         caches.append(cache)
     return (y, tuple(after)), with_entries(state, changed), tuple(caches)
 
 
 def _stack_vjp(
-    children: tuple[Child, ...], params: Params, cache: tuple[Any, ...], dy: tuple[Any, Any]
+    backs: tuple[Back, ...], params: Params, cache: tuple[Any, ...], dy: tuple[Any, Any]
 ) -> tuple[Params, tuple[Any, Any]]:
     dx, dcarries = dy
     grads: dict[str, Any] = dict.fromkeys(params)
     before = []
-    for child, kept, dcarry in zip(children[::-1], cache[::-1], dcarries[::-1]):
-        dx, dcarry = _pull(child, params, grads, kept, (dx, dcarry))
+    for back, kept, dcarry in zip(backs[::-1], cache[::-1], dcarries[::-1]):
+        dx, dcarry = pull(back, params, grads, kept, (dx, dcarry))
         before.append(dcarry)
-    return _present(grads), (dx, tuple(before[::-1]))
+    return grads, (dx, tuple(before[::-1]))
 
 
-def _stack_infer(children: tuple[Child, ...], params: Params, state: State, x: Any) -> tuple[Any, Any]:
-    y, carries = pair("stack", "(x, carries)", x)
-    _check_carries("stack", len(children), carries)
+def _stack_param_vjp(
+    backs: tuple[Back, ...], first: ParamBack, params: Params, cache: tuple[Any, ...], dy: tuple[Any, Any]
+) -> Params:
+    """As `_stack_vjp`, but the first layer computes no dx."""
+    dx, dcarries = dy
+    grads, (dx, _) = _stack_vjp(backs[1:], params, cache[1:], (dx, dcarries[1:]))
+    grads = dict(grads)
+    pull_params(first, params, grads, cache[0], (dx, dcarries[0]))
+    return grads
+
+
+def _stack_infer(infers: tuple[InputBack, ...], params: Params, state: State, x: Any) -> tuple[Any, Any]:
+    y, carries = _with_carries("stack", len(infers), x)
     after = []
-    for child, carry in zip(children, carries):
-        y, carry = _eval(child, params, state, (y, carry))
+    for infer, carry in zip(infers, carries):
+        y, carry = infer_child(infer, params, state, (y, carry))
         after.append(carry)
     return y, tuple(after)
 
 
-def _check_carries(who: str, n: int, carries: Any) -> None:
+def _with_carries(who: str, n: int, inputs: Any) -> tuple[Any, tuple[Any, ...]]:
+    """An input and the carries that come with it, one for every layer."""
+    x, carries = pair(who, "(x, carries)", inputs)
     if not isinstance(carries, tuple) or len(carries) != n:
         got = f"a tuple of {len(carries)}" if isinstance(carries, tuple) else type(carries).__name__
         raise ShapeError(f"{who}: expected a tuple of {n} carries, one for every layer, got {got}")
-
-
-def _present(grads: dict[str, Any]) -> Params:
-    """The entries that have been filled."""
-    return {name: part for name, part in grads.items() if part is not None}
+    return x, carries
 
 
 # --- Bidirectional: y_t = [forward_t | backward_t] -------------------------------------------------------------------
@@ -362,36 +308,33 @@ def Bidirectional(forward_layer: AnyLayer, backward_layer: AnyLayer, *, carry: b
     carries: `(x, (c_forward, c_backward)) -> (y, (c_forward', c_backward'))`.
     """
     for name, layer, reverse in (("forward", forward_layer, False), ("backward", backward_layer, True)):
-        if not isinstance(layer, Layer):
-            raise TypeError(f"Bidirectional: expected a layer as {name}_layer, got {layer!r}")
-        if layer.config.get("reverse", reverse) is not reverse:
+        check_layer("Bidirectional", layer)
+        options = _bare(layer).config
+        if options.get("reverse", reverse) is not reverse:
             raise ValueError(f"Bidirectional: expected a {name}_layer with reverse={reverse}, got {layer!r}")
-        if not carry and layer.config.get("carry"):
-            raise ValueError(f"Bidirectional: {layer!r} has a carry; say Bidirectional(..., carry=True)")
+        if options.get("carry", carry) is not carry:
+            raise ValueError(f"Bidirectional(carry={carry}): expected a {name}_layer with carry={carry}, got {layer!r}")
     children = (("forward", forward_layer), ("backward", backward_layer))
-    parts = (_child(*children[0]), _child(*children[1]))
+    vjps, param_vjps, _ = backs_of(children)
     return combinator(
         "Bidirectional",
         children,
-        bind(_bidirectional_shapes, children, bool(carry)),
-        bind(_bidirectional_forward, parts, bool(carry)),
-        bind(_bidirectional_vjp, parts, bool(carry)),
-        infer=bind(_bidirectional_infer, parts, bool(carry)),
+        bind(_bidirectional_shapes, children, carry),
+        bind(_bidirectional_forward, tuple(step_of(*child) for child in children), carry),
+        bind(_bidirectional_vjp, vjps, carry),
+        infer=bind(_bidirectional_infer, tuple((name, evaluator(layer)) for name, layer in children), carry),
+        param_vjp=bind(_bidirectional_param_vjp, param_vjps, carry),
         config={"forward_layer": forward_layer, "backward_layer": backward_layer, "carry": carry},
         build=Bidirectional,
     )
-
-
-Two: TypeAlias = tuple[Child, Child]
 
 
 def _both(carry: bool, x: Any) -> tuple[Any, Any]:
     """The inputs of the two layers."""
     if not carry:
         return x, x
-    x, carries = pair("Bidirectional", "(x, carries)", x)
-    _check_carries("Bidirectional", 2, carries)
-    return (x, carries[0]), (x, carries[1])
+    x, (c, d) = _with_carries("Bidirectional", 2, x)
+    return (x, c), (x, d)
 
 
 def _joined(carry: bool, a: Any, b: Any) -> Any:
@@ -401,11 +344,17 @@ def _joined(carry: bool, a: Any, b: Any) -> Any:
     return np.concatenate([a[0], b[0]], axis=-1), (a[1], b[1])
 
 
-def _bidirectional_shapes(
-    children: tuple[tuple[str, AnyLayer], ...], carry: bool, in_shape: Any
-) -> tuple[tuple[Any, Any], Any]:
+def _parted(carry: bool, width: int, dy: Any) -> tuple[Any, Any]:
+    """What comes back to the two layers."""
+    if not carry:
+        return dy[..., :width], dy[..., width:]
+    dy, (dc, dd) = dy
+    return (dy[..., :width], dc), (dy[..., width:], dd)
+
+
+def _bidirectional_shapes(children: Children, carry: bool, in_shape: Any) -> tuple[tuple[Any, Any], Any]:
     in_shapes = _both(carry, in_shape)
-    outs = [_announced(name, layer, shape) for (name, layer), shape in zip(children, in_shapes)]
+    outs = [out_shape(name, layer, shape) for (name, layer), shape in zip(children, in_shapes)]
     a, b = [pair("Bidirectional", "(y, carry)", out)[0] for out in outs] if carry else outs
     if a[:-1] != b[:-1]:
         raise ShapeError(f"Bidirectional: expected two outputs that differ at most in their features, got {a} and {b}")
@@ -414,32 +363,37 @@ def _bidirectional_shapes(
 
 
 def _bidirectional_forward(
-    children: Two, carry: bool, params: Params, state: State, x: Any, mode: Mode
-) -> tuple[Any, State, Any]:
+    steps: tuple[Step, ...], carry: bool, params: Params, state: State, x: Any, mode: Mode
+) -> tuple[Any, State, tuple[Any, Any, int]]:
     changed: dict[str, State] = {}
-    (a, cache_a), (b, cache_b) = (
-        _run(child, params, state, changed, part, mode) for child, part in zip(children, _both(carry, x))
+    (a, kept_a), (b, kept_b) = (
+        run(step, params, state, changed, part, mode) for step, part in zip(steps, _both(carry, x))
     )
-    width = (a[0] if carry else a).shape[-1]
-    return _joined(carry, a, b), with_entries(state, changed), (cache_a, cache_b, width)
+    width: int = (a[0] if carry else a).shape[-1]
+    return _joined(carry, a, b), with_entries(state, changed), (kept_a, kept_b, width)
 
 
-def _bidirectional_vjp(children: Two, carry: bool, params: Params, cache: Any, dy: Any) -> tuple[Params, Any]:
+def _bidirectional_vjp(
+    backs: tuple[Back, ...], carry: bool, params: Params, cache: tuple[Any, Any, int], dy: Any
+) -> tuple[Params, Any]:
     *kept, width = cache
-    dy, dcarries = dy if carry else (dy, (None, None))
-    halves = dy[..., :width], dy[..., width:]
-    grads: dict[str, Any] = dict.fromkeys(params)
-    a, b = (
-        _pull(child, params, grads, part, (half, dcarry) if carry else half)
-        for child, part, half, dcarry in zip(children, kept, halves, dcarries)
-    )
-    if not carry:
-        return _present(grads), tree.map(np.add, a, b)
-    return _present(grads), (tree.map(np.add, a[0], b[0]), (a[1], b[1]))
+    grads: dict[str, Any] = {}
+    a, b = (pull(back, params, grads, part, d) for back, part, d in zip(backs, kept, _parted(carry, width, dy)))
+    return grads, (tree.map(np.add, a[0], b[0]), (a[1], b[1])) if carry else tree.map(np.add, a, b)
 
 
-def _bidirectional_infer(children: Two, carry: bool, params: Params, state: State, x: Any) -> Any:
-    a, b = (_eval(child, params, state, part) for child, part in zip(children, _both(carry, x)))
+def _bidirectional_param_vjp(
+    backs: tuple[ParamBack, ...], carry: bool, params: Params, cache: tuple[Any, Any, int], dy: Any
+) -> Params:
+    *kept, width = cache
+    grads: dict[str, Any] = {}
+    for back, part, d in zip(backs, kept, _parted(carry, width, dy)):
+        pull_params(back, params, grads, part, d)
+    return grads
+
+
+def _bidirectional_infer(infers: tuple[InputBack, ...], carry: bool, params: Params, state: State, x: Any) -> Any:
+    a, b = (infer_child(infer, params, state, part) for infer, part in zip(infers, _both(carry, x)))
     return _joined(carry, a, b)
 
 
@@ -447,7 +401,7 @@ def _bidirectional_infer(children: Two, carry: bool, params: Params, state: Stat
 
 
 def carry_shape(layer: AnyLayer) -> Any:
-    """The shape of the carry of a recurrent layer or cell, as `init` wants it: `net.init(key, ((time, in), carry_shape(net)))`.
+    """The shape of the carry of a recurrent layer or cell: `net.init(key, ((time, in), carry_shape(net)))`.
 
     A `stack` and a `Bidirectional` have a tuple of their layers' carries, a `scan` that of its cell, a `serial` that of
     its first layer. Raises `TypeError` for other layers, whose carry only their author knows.
@@ -456,6 +410,7 @@ def carry_shape(layer: AnyLayer) -> Any:
     >>> carry_shape(stack(GRU(5, carry=True), LSTM(3, carry=True)))
     ((5,), ((3,), (3,)))
     """
+    layer = _bare(layer)
     config = layer.config
     match layer.kind:
         case "RNN" | "GRU" | "rnn_cell" | "gru_cell":
@@ -466,7 +421,15 @@ def carry_shape(layer: AnyLayer) -> Any:
             return tuple(carry_shape(child) for _, child in layer.children)
         case "scan" | "serial" if layer.children:
             return carry_shape(layer.children[0][1])
-    raise TypeError(f"carry_shape: expected a recurrent layer of fnn, got {layer!r}; state the shape of its carry yourself")
+    raise TypeError(
+        f"carry_shape: expected a recurrent layer of fnn, got {layer!r}; state the shape of its carry yourself"
+    )
+
+
+def _bare(layer: AnyLayer) -> AnyLayer:
+    """The layer inside wrappers that keep its kind (`frozen`, `remat`, `tap`)."""
+    inner = layer.config.get("layer")
+    return _bare(inner) if isinstance(inner, Layer) and inner.kind == layer.kind else layer
 
 
 def zero_carry(shape: Any, batch: int, dtype: DTypeLike = np.float32) -> Any:
