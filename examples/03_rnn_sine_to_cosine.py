@@ -60,7 +60,7 @@ def main() -> None:
     beyond = float(np.mean((far[1] - far[2])[1:] ** 2))
     draw(args.out / "03_rnn_sine_to_cosine.png", test[1], net.apply(result.params, test[0]), errors, far, result)
     print(f"trained in {result.history[-1].seconds:.1f} s; picture: {args.out / '03_rnn_sine_to_cosine.png'}")
-    print(f"error of the first step {errors[0]:.4f}, of the others {errors[1:].mean():.5f}, over 300 steps {beyond:.5f}")
+    print(f"first step: {errors[0]:.4f}, the others: {errors[1:].mean():.5f}, 300 steps, state carried: {beyond:.5f}")
     print(f"mean squared error: {errors.mean():.4f}")
 
 
@@ -71,7 +71,7 @@ def waves(phases: Array, time: int) -> tuple[Array, Array]:
 
 
 def run_on(params: Params, steps: int) -> tuple[Array, Array, Array]:
-    """`(sine, cosine, answer)` of one long wave, taken a step at a time: all the network knows of the past is its state."""
+    """`(sine, cosine, answer)` of one long wave, a step at a time: what the network knows of the past is its state."""
     memory, readout = RNN(UNITS, carry=True), Dense(1)  # the layers of the network, with its parameters
     x, y = waves(np.zeros(1), steps)
     state, answers = zero_carry((UNITS,), batch=1), []
@@ -81,7 +81,7 @@ def run_on(params: Params, steps: int) -> tuple[Array, Array, Array]:
     return x[0, :, 0], y[0, :, 0], np.concatenate(answers, axis=1)[0, :, 0]
 
 
-def draw(path: Path, truth: Array, guess: Array, errors: Array, far: tuple[Array, Array, Array], result: Result) -> None:
+def draw(path: Path, truth: Array, guess: Array, errors: Array, far: tuple[Array, ...], result: Result) -> None:
     """Three waves, the error of every step and the training above; the long run below."""
     import matplotlib
 
@@ -92,10 +92,10 @@ def draw(path: Path, truth: Array, guess: Array, errors: Array, far: tuple[Array
     for i, color in zip((100, 430, 760), ("tab:blue", "tab:orange", "tab:green")):
         panels["a"].plot(range(1, TIME + 1), truth[i], color=color, alpha=0.5, linewidth=4)
         panels["a"].plot(range(1, TIME + 1), guess[i], "o-", color=color, markersize=4, linewidth=0.8)
-    panels["a"].set(xlabel="step", ylabel="cosine", title="three waves: truth (wide), answer (dots)", ylim=(-1.25, 1.25))
+    panels["a"].set(xlabel="step", ylabel="cosine", title="truth (wide) and answer (dots)", ylim=(-1.25, 1.25))
     panels["b"].bar(range(1, TIME + 1), errors, color="tab:red")
     panels["b"].axhline(0.5, color="black", linestyle=":", label="answering 0")
-    panels["b"].set(xlabel="step", ylabel="mean squared error", title="error of every step", yscale="log", ylim=(1e-6, 5))
+    panels["b"].set(xlabel="step", ylabel="mean squared error", title="error by step", yscale="log", ylim=(1e-6, 5))
     panels["c"].plot([r.epoch for r in result.history], [r.evaluation["loss"] for r in result.history], label="test")
     panels["c"].axhline(FLOOR, color="black", linestyle=":", label="floor: the first step cannot know")
     panels["c"].set(xlabel="epoch", ylabel="mean squared error", title="training", ylim=(0, None))
@@ -112,5 +112,5 @@ def draw(path: Path, truth: Array, guess: Array, errors: Array, far: tuple[Array
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt as interrupt:
-        raise SystemExit("\n".join(["", *getattr(interrupt, "__notes__", ()), "the same command with --resume goes on"]))
+    except KeyboardInterrupt as stop:
+        raise SystemExit("\n".join(["", *getattr(stop, "__notes__", ()), "the same command with --resume goes on"]))
