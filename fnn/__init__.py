@@ -90,7 +90,7 @@ from fnn.layers.transformer import (
 from fnn.losses import mse, sigmoid_cross_entropy, softmax_cross_entropy
 from fnn.metrics import Metric, accuracy
 from fnn.optimizers import Optimizer, adam, adamw, add_decayed_weights, apply_updates, chain, sgd
-from fnn.progress import progress
+from fnn.reporting import progress
 from fnn.random import Key
 from fnn.recurrence import Bidirectional, carry_shape, scan, stack, zero_carry
 from fnn.schedules import Schedule, constant, cosine, warmup

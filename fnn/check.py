@@ -24,6 +24,24 @@ def fraction(who: str, name: str, value: float) -> float:
     return float(value)
 
 
+def number(who: str, name: str, value: float, above: float = -math.inf, below: float = math.inf) -> float:
+    """The value if it is a finite number, larger than `above` and smaller than `below`; else `ValueError`."""
+    numeric = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not numeric or not math.isfinite(value):
+        raise ValueError(f"{who}: expected {name} to be a finite number, got {value!r}")
+    if not above < value < below:
+        bounds = [f"larger than {above:g}"] * (above > -math.inf) + [f"smaller than {below:g}"] * (below < math.inf)
+        raise ValueError(f"{who}: expected {name} to be {' and '.join(bounds)}, got {value!r}")
+    return float(value)
+
+
+def not_negative(who: str, name: str, value: float) -> float:
+    """The value if it is a finite number of 0 or more; else `ValueError`."""
+    if number(who, name, value) < 0:
+        raise ValueError(f"{who}: expected {name} not to be negative, got {value!r}")
+    return float(value)
+
+
 def feature_shape(who: str, in_shape: Any) -> Shape:
     """The shape of one example if it has a feature axis at all."""
     if not isinstance(in_shape, tuple) or not in_shape or not all(isinstance(n, (int, np.integer)) for n in in_shape):

@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from fnn import tree
 from fnn.random import Key
@@ -269,8 +270,15 @@ def pullback(
     layer: Layer[X, Y], params: Params, state: State, x: X, mode: Mode
 ) -> tuple[Y, State, Callable[[Y], tuple[Params, X]]]:
     """`(y, new state, fn)`, where `fn(dy) -> (grads, dx)` is the derivative at this point."""
+    _check_mode(mode)
     y, state, cache = layer.forward(params, state, x, mode)
     return y, state, partial(layer.vjp, params, cache)
+
+
+def _check_mode(mode: Mode) -> None:
+    """What is no mode would pass for one of evaluation."""
+    if not isinstance(mode, (Train, Eval)):
+        raise TypeError(f"expected the mode of the pass, Train(key) or Eval(), got {mode!r}")
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -285,6 +293,25 @@ class Loss(Generic[Y, T_contra]):
     """`cache -> d_output`: exactly the derivative of the value."""
     each: Callable[[Y, T_contra], Array]
     """`(output, target) -> (batch,)`: the loss of every example."""
+    sums: Callable[[Y, T_contra, Array | None], NDArray[np.float64]] | None = None
+    """`(output, target, weight) -> (terms, 2)`, for losses whose value is not the mean of `each` alone: for every term
+    `sum(w l)` and `sum(w)`, which add up over batches; the value is the sum of their ratios."""
+    config: Mapping[str, Any] = EMPTY
+    build: Callable[..., Any] | None = None
+
+    def __repr__(self) -> str:
+        return code(self)
+
+
+@attrs.frozen(eq=False, repr=False)
+class Penalty:
+    """A term of what is minimised that depends on the parameters alone: a pair, as in `fnn.losses.penalties`."""
+
+    kind: str
+    forward: Callable[[Params], Array]
+    """`params -> value`, a 0-d array."""
+    vjp: Callable[[Params, Params], Params]
+    """`(params, grads) -> grads` with the derivative added; gradients that are None (frozen parameters) stay None."""
     config: Mapping[str, Any] = EMPTY
     build: Callable[..., Any] | None = None
 
@@ -308,12 +335,28 @@ class Grad(Protocol[X_contra, T_contra]):
     ) -> Params: ...
 
 
-def value_and_grad(model: Layer[X, Y], loss: Loss[Y, T]) -> ValueAndGrad[X, T]:
+def value_and_grad(model: Layer[X, Y], loss: Loss[Y, T], penalty: Penalty | None = None) -> ValueAndGrad[X, T]:
     """The function `(params, state, x, target, mode, weight=None) -> (value, grads, new state)`.
 
-    `value` is the mean loss of the batch as a 0-d array, `grads` its derivative, shaped as the parameters.
+    `value` is the mean loss of the batch as a 0-d array, `grads` its derivative, shaped as the parameters. A penalty on
+    the parameters adds its value and its derivative.
     """
-    return bind(_value_and_grad, model.forward, params_vjp(model), loss.forward, loss.vjp)
+    f: ValueAndGrad[X, T] = bind(_value_and_grad, model.forward, params_vjp(model), loss.forward, loss.vjp)
+    return f if penalty is None else bind(_penalised, f, penalty)
+
+
+def _penalised(
+    f: ValueAndGrad[X, T],
+    penalty: Penalty,
+    params: Params,
+    state: State,
+    x: X,
+    target: T,
+    mode: Mode,
+    weight: Array | None = None,
+) -> tuple[Array, Params, State]:
+    value, grads, state = f(params, state, x, target, mode, weight)
+    return np.asarray(value + penalty.forward(params)), penalty.vjp(params, grads), state
 
 
 def _value_and_grad(
@@ -328,14 +371,15 @@ def _value_and_grad(
     mode: Mode,
     weight: Array | None = None,
 ) -> tuple[Array, Params, State]:
+    _check_mode(mode)
     y, state, cache = forward(params, state, x, mode)
     value, residue = loss(y, target, weight)
     return value, backward(params, cache, loss_vjp(residue)), state
 
 
-def grad(model: Layer[X, Y], loss: Loss[Y, T]) -> Grad[X, T]:
+def grad(model: Layer[X, Y], loss: Loss[Y, T], penalty: Penalty | None = None) -> Grad[X, T]:
     """The function `(params, state, x, target, mode, weight=None) -> grads`."""
-    return bind(_grad, value_and_grad(model, loss))
+    return bind(_grad, value_and_grad(model, loss, penalty))
 
 
 def _grad(

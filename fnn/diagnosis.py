@@ -9,7 +9,7 @@ import numpy as np
 
 from fnn import tree
 from fnn.combinators import located, serial
-from fnn.contract import Layer, Loss, Mode, Train, value_and_grad
+from fnn.contract import Layer, Loss, Mode, Penalty, Train, value_and_grad
 from fnn.data import Data
 from fnn.history import TrainState
 from fnn.types import EMPTY, Params, State
@@ -28,7 +28,12 @@ class NonFiniteError(ArithmeticError):
 
 
 def explain(
-    model: Layer[Any, Any], loss: Loss[Any, Any], data: Data[Any], before: TrainState, now: TrainState
+    model: Layer[Any, Any],
+    loss: Loss[Any, Any],
+    data: Data[Any],
+    before: TrainState,
+    now: TrainState,
+    penalty: Penalty | None = None,
 ) -> NonFiniteError:
     """The error to raise when the parameters of `now`, or the loss that they give, are not finite.
 
@@ -38,12 +43,12 @@ def explain(
     parameter = first_bad(now.params)
     good = now if parameter is None else before
     batch = next(iter(data.stream(good.key, good.step)))
-    found = _first_bad_activation(model, loss, good, batch)
+    found = _first_bad_activation(model, loss, penalty, good, batch)
     where = f"{found} is the first that is not finite" if found else "every activation and gradient is finite"
     if parameter is not None:
         where += f", and the update leaves the parameter {parameter} not finite"
     epoch = good.step / data.steps_per_epoch
-    raised = _raised(model, loss, good, batch)
+    raised = _raised(model, loss, penalty, good, batch)
     return NonFiniteError(
         f"train: the {'loss is' if parameter is None else 'parameters are'} no longer finite: "
         f"in step {good.step} (epoch {epoch:.4g}) {where}{raised}. The last good state is in this error's train_state. "
@@ -61,16 +66,20 @@ def _bad(values: Any) -> Iterator[str]:
     return (path for path, a in tree.items(values) if not np.isfinite(a).all())
 
 
-def _first_bad_activation(model: Layer[Any, Any], loss: Loss[Any, Any], good: TrainState, batch: Any) -> str | None:
+def _first_bad_activation(
+    model: Layer[Any, Any], loss: Loss[Any, Any], penalty: Penalty | None, good: TrainState, batch: Any
+) -> str | None:
     mode = _mode(model, good)
     with np.errstate(all="ignore"):
         found = _walk(model, good.params, good.state, batch[0], mode, "")
         if isinstance(found, str):
             return f"the output of {found}"
-        value, grads, _ = value_and_grad(model, loss)(good.params, good.state, batch[0], batch[1], mode, *batch[2:])
+        f = value_and_grad(model, loss, penalty)
+        value, grads, _ = f(good.params, good.state, batch[0], batch[1], mode, *batch[2:])
         if not np.isfinite(value):
+            what = f"the loss {loss!r}" if penalty is None else f"the loss {loss!r} with the penalty {penalty!r}"
             weightless = len(batch) == 3 and batch[2] is not None and not batch[2].sum()
-            return f"the loss {loss!r}{', since the weights of the batch sum to 0,' if weightless else ''}"
+            return f"{what}{', since the weights of the batch sum to 0,' if weightless else ''}"
         *_, path = [None, *_bad(grads)]  # the backward pass comes to the last one first
         return None if path is None else f"the gradient of {path}"
 
@@ -92,11 +101,13 @@ def _walk(layer: Layer[Any, Any], params: Params, state: State, x: Any, mode: Mo
     return x
 
 
-def _raised(model: Layer[Any, Any], loss: Loss[Any, Any], good: TrainState, batch: Any) -> str:
+def _raised(
+    model: Layer[Any, Any], loss: Loss[Any, Any], penalty: Penalty | None, good: TrainState, batch: Any
+) -> str:
     """What NumPy says when the step is made with floating-point errors raised; the notes of combinators say where."""
     try:
         with np.errstate(over="raise", invalid="raise", divide="raise"):
-            value_and_grad(model, loss)(
+            value_and_grad(model, loss, penalty)(
                 good.params, good.state, batch[0], batch[1], _mode(model, good), *batch[2:]
             )
     except FloatingPointError as error:

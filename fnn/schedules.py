@@ -12,6 +12,7 @@ from typing import TypeAlias
 from fnn.types import bind
 
 Schedule: TypeAlias = Callable[[int], float]
+"""From the number of updates made so far to a rate."""
 
 
 def constant(value: float) -> Schedule:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from fnn import tree
 from fnn.contract import Eval, Layer, Loss, Mode, Train, evaluator, inputs_vjp, params_vjp, trainable
+from fnn.losses.core import ratio, sums_of
 from fnn.random import Key
 from fnn.types import Array, Params, ShapeError, State
 
@@ -104,16 +105,19 @@ def check_loss(
     outputs: Draw | None = None,
     key: Key = Key(0),
     batch: int = 5,
+    couples_batch: bool = False,
     tolerance: float = 1e-7,
 ) -> float:
     """Checks every law of a loss (`LOSS_LAWS`) and returns the largest error of its derivative.
 
     `targets(generator, shape)` and `outputs(generator, shape)` draw for the full shape of the output (standard normal
-    by default): `lambda generator, shape: generator.integers(shape[-1], size=shape[:-1])` are labels for logits.
+    by default): `lambda generator, shape: generator.integers(shape[-1], size=shape[:-1])` are labels for logits. For
+    several outputs, `output_shape` and the shape given to these are tuples of shapes. A loss whose examples depend on
+    each other (a contrastive loss) `couples_batch`.
 
     Raises `LawError` where the loss breaks a law, or fails.
     """
-    subject = LossSubject("check_loss", loss, output_shape, key, batch, outputs, targets, tolerance)
+    subject = LossSubject("check_loss", loss, output_shape, key, batch, outputs, targets, couples_batch, tolerance)
     return max(check_law(name, law, subject) for name, law in LOSS_LAWS.items())
 
 
@@ -694,6 +698,7 @@ class LossSubject:
     batch: int = 5
     outputs: Draw | None = None
     targets: Draw | None = None
+    couples_batch: bool = False
     tolerance: float = 1e-7
 
     def __str__(self) -> str:
@@ -716,7 +721,10 @@ class LossSubject:
 
 
 def loss_value_law(s: LossSubject) -> float:
-    """The value is the mean of the losses of the examples, with weights `sum(w l) / sum(w)`: a 0-d array."""
+    """The value is the mean of the losses of the examples, with weights `sum(w l) / sum(w)`: a 0-d array.
+
+    For losses with `sums` it is what these give.
+    """
     output, target = s.point()
     each = s.loss.each(output, target)
     _require(_shape(each) == (s.batch,), f"each: expected shape {(s.batch,)}, got {_shape(each)}")
@@ -725,7 +733,7 @@ def loss_value_law(s: LossSubject) -> float:
         value = s.loss.forward(output, target, weight)[0]
         scalar = isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0
         _require(scalar, f"value {name}: expected a 0-d array, got {_describe(value)}")
-        mean = np.mean(each) if weight is None else weight.dot(each) / weight.sum()
+        mean = ratio(s.loss.sums(output, target, weight)) if s.loss.sums else np.average(each, weights=weight)
         _require_equal(f"value {name}", np.asarray(value), np.asarray(mean), "the mean of the examples is", CLOSE)
     return 0.0
 
@@ -780,6 +788,38 @@ def loss_derivative_law(s: LossSubject) -> float:
     return max(errors)
 
 
+def loss_precision_law(s: LossSubject) -> float:
+    """float32 gives the numbers of float64 to its precision, in value and derivative."""
+    output, target = s.point(np.float32, np.float32)
+    for weight in s.weights:
+        single, double = (_loss_pass(s, output, target, weight, dtype) for dtype in (np.float32, np.float64))
+        _require_equal(f"float32 {_weighting(weight)}", single, double, "float64 gives", CLOSE_FLOAT32)
+    return 0.0
+
+
+def _loss_pass(s: LossSubject, output: Any, target: Any, weight: Array | None, dtype: Any) -> Any:
+    """Value and derivative, computed with the dtype."""
+    value, cache = s.loss.forward(tree.cast(output, dtype), tree.cast(target, dtype), tree.cast(weight, dtype))
+    return tree.cast({"value": np.asarray(value), "d_output": s.loss.vjp(cache)}, np.float64)
+
+
+def loss_examples_law(s: LossSubject) -> float:
+    """The loss of an example is what it is alone, and `sums` of parts of a batch add up to those of the whole."""
+    output, target = s.point()
+    if s.couples_batch:
+        return 0.0
+    each, sums = s.loss.each(output, target), sums_of(s.loss)
+    for i in range(s.batch):
+        alone = s.loss.each(_rows(output, i), _rows(target, i))
+        _require_equal(f"each for example {i} alone", alone, each[i : i + 1], "in the batch", CLOSE)
+    for weight in s.weights:
+        parts = [sums(*_rows((output, target, weight), i)) for i in range(s.batch)]
+        whole = sums(output, target, weight)
+        total = np.sum(parts, axis=0)
+        _require_equal(f"sums {_weighting(weight)} of the examples", total, whole, "of the batch", CLOSE)
+    return 0.0
+
+
 def loss_pickle_law(s: LossSubject) -> float:
     """Loss and cache survive pickling: what comes back gives the same bits."""
     output, target = s.point()
@@ -800,7 +840,7 @@ def loss_shape_law(s: LossSubject) -> float:
         "with one axis less": tree.map(lambda a: a[..., 0], target),
         "with one example more": tree.map(lambda a: np.concatenate([a, a[:1]]), target),
     }
-    for how, wrong in wrong_targets.items():
+    for how, wrong in wrong_targets.items() if tree.leaves(target) else ():
         _require_refused(f"forward of a target {how}", s.loss.forward, output, wrong, None)
         _require_refused(f"each of a target {how}", s.loss.each, output, wrong)
     for size in ((s.batch, 1), (s.batch + 1,), (1,), ()):
@@ -823,6 +863,8 @@ LOSS_LAWS: Mapping[str, Callable[[LossSubject], float]] = {
     LossSubject.purity: loss_purity_law,
     "dtype": loss_dtype_law,
     "derivative": loss_derivative_law,
+    "precision": loss_precision_law,
+    "examples": loss_examples_law,
     "pickling": loss_pickle_law,
     "broadcasting": loss_shape_law,
 }

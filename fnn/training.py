@@ -16,11 +16,12 @@ import numpy as np
 
 from fnn import tree
 from fnn.check import positive
-from fnn.contract import Layer, Loss, Train, ValueAndGrad, evaluator, value_and_grad
+from fnn.contract import Layer, Loss, Penalty, Train, ValueAndGrad, evaluator, value_and_grad
 from fnn.data import Data, check_numbers, count
 from fnn.diagnosis import explain, first_bad
 from fnn.history import Row, Run, TrainState, check_saving_run, load_run, save_run
-from fnn.metrics import Metric, add_to_mean, compute_mean, no_mean
+from fnn.losses.core import ratio, sums_of
+from fnn.metrics import Metric
 from fnn.optimizers import GradientTransformation, Update, apply_updates, learning_rate
 from fnn.random import Key
 from fnn.types import EMPTY, Array, Params, State, bind
@@ -40,12 +41,14 @@ Batch: TypeAlias = tuple[X, T] | tuple[X, T, Array]
 Step: TypeAlias = Callable[[TrainState, B], tuple[TrainState, Mapping[str, Array]]]
 
 
-def make_step(model: Layer[X, Y], loss: Loss[Y, T], opt: GradientTransformation) -> Step[Batch[X, T]]:
+def make_step(
+    model: Layer[X, Y], loss: Loss[Y, T], opt: GradientTransformation, *, penalty: Penalty | None = None
+) -> Step[Batch[X, T]]:
     """The pure function `(train_state, batch) -> (train_state, {"loss": ...})` of one update.
 
     The batch is `(x, target)` or `(x, target, weight)`. Random layers draw from `key`, "step" and the step's number.
     """
-    return bind(_step, value_and_grad(model, loss), opt.update, model.draws)
+    return bind(_step, value_and_grad(model, loss, penalty), opt.update, model.draws)
 
 
 def _step(
@@ -77,7 +80,7 @@ def evaluate(
     data: Batch[X, T],
     *,
     loss: Loss[Y, T],
-    metrics: Sequence[Metric[Y, T]] = (),
+    metrics: Sequence[Metric[Y, T, float]] = (),
     state: State = EMPTY,
     size: int = 1024,
 ) -> dict[str, float]:
@@ -86,16 +89,17 @@ def evaluate(
     _check_batch("evaluate", data)
     positive("evaluate", "size", size)
     examples, infer = count(data, "evaluate"), evaluator(model)
-    mean, sums = no_mean(), [metric.init() for metric in metrics]
+    sums, loss_sums, parts = [metric.init() for metric in metrics], sums_of(loss), []
     for start in range(0, examples, size):
         x, target, *rest = tree.map(lambda a: a[start : start + size], data)
         weight = rest[0] if rest else None
         output = infer(params, state, x)
-        mean = add_to_mean(mean, loss.each(output, target), weight)
+        parts.append(loss_sums(output, target, weight))
         sums = [metric.update(total, output, target, weight) for metric, total in zip(metrics, sums)]
-    if not mean.weight:
+    total = np.sum(parts, axis=0)
+    if not total[:, 1].all():
         raise ValueError("evaluate: the weights of all examples sum to 0")
-    return {"loss": compute_mean(mean), **{m.kind: m.compute(total) for m, total in zip(metrics, sums)}}
+    return {"loss": ratio(total), **{m.kind: m.compute(total) for m, total in zip(metrics, sums)}}
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------
@@ -131,12 +135,13 @@ def train(
     *,
     model: Layer[X, Y],
     loss: Loss[Y, T],
+    penalty: Penalty | None = None,
     epochs: int | None = None,
     steps: int | None = None,
     key: Key = Key(0),
     state: State | None = None,
     evaluation: Batch[X, T] | None = None,
-    metrics: Sequence[Metric[Y, T]] = (),
+    metrics: Sequence[Metric[Y, T, float]] = (),
     monitor: str = "loss",
     every: int | None = None,
     report: Callable[[Row], None] | None = None,
@@ -148,6 +153,7 @@ def train(
     """Trains from `params` until `epochs` epochs, or `steps` updates, have been made in all.
 
     data: `batches(...)`, or anything of that form. Batches are `(x, target)` or `(x, target, weight)`.
+    penalty: a term on the parameters, such as `l2(1e-4)`, which the training loss includes and an evaluation does not.
     key: the source of all randomness: the order of the data and what random layers draw.
     state: running statistics to start from; by default `model.init_state` of the data's shape.
     evaluation: arrays on which the loss and `metrics` are computed after every epoch and at the end; `monitor` names
@@ -163,7 +169,7 @@ def train(
     Raises `NonFiniteError` when the loss or the parameters stop being finite: it says where that began, and holds the
     last good state; no checkpoint is written of bad ones.
     """
-    _check_parts(data, opt, model, loss, metrics, monitor, key)
+    _check_parts(data, opt, model, loss, penalty, metrics, monitor, key)
     per_epoch = data.steps_per_epoch
     total = _total(per_epoch, epochs, steps)
     row_every = None if every is None else positive("train", "every", every)
@@ -173,7 +179,7 @@ def train(
         _try_evaluation(model, run.train_state, evaluation, loss, metrics)
     if checkpoint is not None:
         check_saving_run(checkpoint, run)
-    step, before, began = make_step(model, loss, opt), run.train_state, clock() - run.seconds
+    step, before, began = make_step(model, loss, opt, penalty=penalty), run.train_state, clock() - run.seconds
 
     def row_is_due(step: int) -> bool:
         return step % per_epoch == 0 or row_every is not None and step % row_every == 0
@@ -189,7 +195,7 @@ def train(
 
     def checked(run: Run) -> Run:
         if first_bad(run.train_state.params) is not None:
-            raise explain(model, loss, data, before, run.train_state)
+            raise explain(model, loss, data, before, run.train_state, penalty)
         return attrs.evolve(run, seconds=clock() - began)
 
     try:
@@ -201,7 +207,7 @@ def train(
             after, measured = step(now, batch)
             value = float(measured["loss"])
             if not math.isfinite(value):
-                raise explain(model, loss, data, before, now)
+                raise explain(model, loss, data, before, now, penalty)
             run, before = run.stepped(after, value, _weight(batch)), now
             if row_is_due(after.step) and (after.step < total or after.step % per_epoch == 0):
                 run = with_row(run)
@@ -222,7 +228,7 @@ def train(
 
 def _weight(batch: tuple[Any, ...]) -> float:
     """How much the mean loss of a batch counts: the sum of its weights, or the number of its examples."""
-    return float(len(tree.leaves(batch[1])[0]) if len(batch) == 2 or batch[2] is None else batch[2].sum())
+    return float(len(tree.leaves(batch)[0]) if len(batch) == 2 or batch[2] is None else batch[2].sum())
 
 
 def _with_row(
@@ -231,7 +237,7 @@ def _with_row(
     seconds: float,
     evaluated: Mapping[str, float],
     monitor: str,
-    metrics: Sequence[Metric[Any, Any]],
+    metrics: Sequence[Metric[Any, Any, float]],
 ) -> Run:
     """The run with one row more, and with its best state if this evaluation is the best so far."""
     now = run.train_state
@@ -289,7 +295,7 @@ def _check_params(params: Params) -> None:
 
 
 def _try_evaluation(
-    model: Layer[X, Y], start: TrainState, data: Batch[X, T], loss: Loss[Y, T], metrics: Sequence[Metric[Y, T]]
+    model: Layer[X, Y], start: TrainState, data: Batch[X, T], loss: Loss[Y, T], metrics: Sequence[Metric[Y, T, float]]
 ) -> None:
     """Evaluates one example: what does not fit is better found before an epoch of training than after it."""
     _check_batch("train: evaluation", data)
@@ -298,7 +304,7 @@ def _try_evaluation(
     x, target, *rest = tree.map(lambda a: a[:1], data)
     try:
         output = evaluator(model)(start.params, start.state, x)
-        add_to_mean(no_mean(), loss.each(output, target), rest[0] if rest else None)
+        sums_of(loss)(output, target, rest[0] if rest else None)
         for metric in metrics:
             metric.update(metric.init(), output, target, None)
     except Exception as error:
@@ -316,11 +322,15 @@ def _total(per_epoch: int, epochs: int | None, steps: int | None) -> int:
     raise ValueError(f"train: expected either epochs or steps, got epochs={epochs} and steps={steps}")
 
 
-def _check_parts(data: Any, opt: Any, model: Any, loss: Any, metrics: Any, monitor: str, key: Any) -> None:
+def _check_parts(
+    data: Any, opt: Any, model: Any, loss: Any, penalty: Any, metrics: Any, monitor: str, key: Any
+) -> None:
     is_data = hasattr(data, "stream") and hasattr(data, "steps_per_epoch")
     is_opt = hasattr(opt, "init") and hasattr(opt, "update") and not isinstance(opt, Metric)
     _check_part("train: data", data, "batches(...)", is_data)
     _check_part("train: opt", opt, "an optimizer such as adam(1e-3)", is_opt)
+    is_penalty = penalty is None or isinstance(penalty, Penalty)
+    _check_part("train: penalty", penalty, "a penalty such as l2(1e-4)", is_penalty)
     _check_part("train: key", key, "a Key such as Key(0)", isinstance(key, Key))
     names = _check_measures("train", model, loss, metrics)
     if monitor not in names:
@@ -334,6 +344,8 @@ def _check_measures(who: str, model: Any, loss: Any, metrics: Any) -> list[str]:
     _check_part(f"{who}: metrics", metrics, "a list or tuple of metrics", isinstance(metrics, (list, tuple)))
     for metric in metrics:
         _check_part(f"{who}: metrics", metric, "metrics such as accuracy", isinstance(metric, Metric))
+        if np.ndim(metric.compute(metric.init())):
+            raise TypeError(f"{who}: metrics: expected metrics that give a number; {metric!r} gives an array")
     names = ["loss", *(metric.kind for metric in metrics)]
     if len(set(names)) < len(names):
         raise ValueError(f"{who}: metrics: two have the same name: {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""What follows from a layer: pullback, value_and_grad, grad and apply; the constructors, repr, pickling, announced shapes."""
+"""What follows from a layer: pullback, value_and_grad, grad, apply; the constructors, repr, pickling, shapes."""
 
 from __future__ import annotations
 
@@ -66,9 +66,8 @@ def test_pullback_gives_the_gradients_of_parameters_and_inputs() -> None:
     grads, dx = pull(mse.vjp(cache))
     assert tree.allclose(grads, grad(NET, mse)(PARAMS, EMPTY, X, TARGET, MODE), rtol=1e-12)
     step, direction = 1e-6, np.cos(np.arange(X.size)).reshape(X.shape)
-    numeric = [
-        float(mse.forward(NET.forward(PARAMS, EMPTY, X + s * direction, MODE)[0], TARGET, None)[0]) for s in (step, -step)
-    ]
+    moved = [NET.forward(PARAMS, EMPTY, X + s * direction, MODE)[0] for s in (step, -step)]
+    numeric = [float(mse.forward(y, TARGET, None)[0]) for y in moved]
     assert np.vdot(dx, direction) == pytest.approx((numeric[0] - numeric[1]) / (2 * step), rel=1e-7)
 
 
@@ -176,8 +175,8 @@ Double: Layer[Array, Array] = stateless("Double", no_params, double_forward, dou
 
 def test_a_layer_of_ones_own() -> None:
     net = serial(Dense(5), Double, Double)
-    assert list(net.init(Key(0), (3,))) == ["dense_0"] and [name for name, _ in net.children] == ["dense_0", "double_0", "double_1"]
     params = net.init(Key(0), (3,))
+    assert list(params) == ["dense_0"] and [name for name, _ in net.children] == ["dense_0", "double_0", "double_1"]
     x = X.astype(np.float32)
     assert np.array_equal(net.apply(params, x), 4 * Dense(5).apply(params["dense_0"], x))
     assert repr(net) == "serial(Dense(5), Double, Double)"

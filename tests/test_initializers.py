@@ -31,6 +31,7 @@ EVERY: dict[str, Initializer] = {
     "orthogonal": initializers.orthogonal(1.3),
 }
 RANDOM = {name: EVERY[name] for name in EVERY if name not in ("zeros", "ones", "constant")}
+WRONG: Any = "gauss"
 SHAPE = (3, 5, 40, 60)  # a kernel of 15, 40 in, 60 out: 36,000 numbers
 
 
@@ -77,7 +78,8 @@ def test_mean_and_variance(name: str, variance: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kurtosis"), [("normal", 3.0), ("he_normal", 3.0), ("uniform", 1.8), ("he_uniform", 1.8), ("truncated_normal", 2.37)]
+    ("name", "kurtosis"),
+    [("normal", 3.0), ("he_normal", 3.0), ("uniform", 1.8), ("he_uniform", 1.8), ("truncated_normal", 2.37)],
 )
 def test_the_form_of_the_distribution(name: str, kurtosis: float) -> None:
     """The fourth moment over the squared variance: 3 for a normal, 9/5 for a uniform, 2.37 for one cut at two."""
@@ -127,8 +129,8 @@ def test_bad_scales_are_refused(name: str, value: Any) -> None:
     [
         (lambda: initializers.constant(math.nan), "constant: expected a finite value"),
         (lambda: initializers.variance_scaling(-1.0, "fan_in", "normal"), "variance_scaling: expected a positive"),
-        (lambda: initializers.variance_scaling(1.0, "in", "normal"), "expected fan 'fan_in', 'fan_out' or 'fan_avg'"),  # type: ignore[arg-type]
-        (lambda: initializers.variance_scaling(1.0, "fan_in", "gauss"), "expected distribution 'normal'"),  # type: ignore[arg-type]
+        (lambda: initializers.variance_scaling(1.0, WRONG, "normal"), "expected fan 'fan_in', 'fan_out' or 'fan_avg'"),
+        (lambda: initializers.variance_scaling(1.0, "fan_in", WRONG), "expected distribution 'normal', 'trunc"),
         (lambda: initializers.he_normal()(Key(0), (5,)), r"a weight of shape \(..., in, out\), got shape \(5,\)"),
         (lambda: initializers.orthogonal()(Key(0), (5,)), r"a weight of shape \(..., in, out\), got shape \(5,\)"),
     ],
@@ -139,4 +141,5 @@ def test_other_refusals(make: Callable[[], object], words: str) -> None:
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    assert np.array_equal(initializers.normal(np.float64(0.5))(Key(0), (2, 2)), initializers.normal(0.5)(Key(0), (2, 2)))
+    made = initializers.normal(np.float64(0.5))(Key(0), (2, 2))
+    assert made.dtype == np.float32 and np.array_equal(made, initializers.normal(0.5)(Key(0), (2, 2)))

@@ -100,7 +100,7 @@ def test_numbers_are_the_same_in_every_process(hash_seed: str) -> None:
 
 
 def test_the_stream_is_that_of_the_documented_construction() -> None:
-    """What NumPy guarantees to keep, written out: PCG64 over a SeedSequence of kind, length and content of each part."""
+    """What NumPy promises to keep, written out: PCG64 over a SeedSequence of kind, length and content of each part."""
     words = (0, 4, int.from_bytes(b"step", "little"), 1, 1, 9, 2, 5, 0, 1)
     expected = np.random.Generator(np.random.PCG64(np.random.SeedSequence(3, spawn_key=words))).random(5)
     assert np.array_equal(Key(3).fold_in("step").fold_in(9).fold_in(-(2**32)).generator().random(5), expected)

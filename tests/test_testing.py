@@ -667,6 +667,26 @@ def writes_loss_cache(cache: Any) -> Array:
     return loss_vjp(cache)
 
 
+def sloppy_float32(output: Array, target: Array, weight: Array | None = None) -> tuple[Array, Any]:
+    value, cache = loss_forward(output, target, weight)
+    return np.asarray(value * 1.01 if output.dtype == np.float32 else value), cache
+
+
+def mean_for_each(output: Array, target: Array) -> Array:
+    l = each(output, target)
+    return np.full_like(l, l.mean())
+
+
+def mean_of_means(output: Array, target: Array, weight: Array | None = None) -> tuple[Array, Any]:
+    require_fit(output, target, weight)
+    share = shares(output, None)
+    return np.asarray(share.dot(each(output, target))), (output - target.astype(output.dtype), share)
+
+
+def sums_of_means(output: Array, target: Array, weight: Array | None = None) -> Array:
+    return np.array([[loss_forward(output, target, weight)[0], 1.0]])
+
+
 def caches_a_closure(output: Array, target: Array, weight: Array | None = None) -> tuple[Array, Any]:
     value, cache = loss_forward(output, target, weight)
     return value, (*cache, lambda: cache)
@@ -704,6 +724,10 @@ WRONG_LOSSES: list[tuple[str, str, Loss[Any, Any]]] = [
     ("dtype", "d_output", loss_twin(vjp=flat_vjp)),
     ("derivative", "output[", loss_twin(vjp=doubled_vjp)),
     ("derivative", "(with weights)", loss_twin(vjp=unweighted_vjp)),
+    ("precision", "float32 without weights: value is", loss_twin(forward=sloppy_float32)),
+    ("examples", "each for example 0 alone[0] is", loss_twin(forward=mean_of_means, each=mean_for_each)),
+    ("examples", "sums without weights of the examples[0, 1] is 5, of the batch 1", loss_twin(sums=sums_of_means)),
+    ("value", "value with weights is", loss_twin(forward=mean_of_means, sums=sums_of_means)),
     ("pickling", "the cache cannot be pickled", loss_twin(forward=caches_a_closure, vjp=closure_vjp)),
     ("pickling", "the loss cannot be pickled", loss_twin(vjp=lambda cache: loss_vjp(cache))),
     ("broadcasting", "forward of a target with one example gives a number", loss_twin(forward=broadcast)),

@@ -23,7 +23,7 @@ from fnn.combinators.core import (
 )
 from fnn.contract import Layer, Mode, Train, evaluator
 from fnn.check import positive
-from fnn.types import EMPTY, Params, State, bind
+from fnn.types import EMPTY, Array, Params, State, bind
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -40,7 +40,7 @@ I = TypeVar("I")  # noqa: E741
 
 
 @overload
-def serial() -> Layer[Any, Any]: ...
+def serial() -> Layer[Array, Array]: ...
 @overload
 def serial(a: Layer[A, B], /) -> Layer[A, B]: ...
 @overload

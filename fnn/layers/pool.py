@@ -68,6 +68,7 @@ def max_forward(who: str, shape: Window, params: Params, x: Array) -> tuple[Arra
 
 
 def max_infer(who: str, shape: Window, params: Params, x: Array) -> Array:
+    """The y of `max_forward`, without remembering where the maxima stood."""
     g = _check(who, shape, x)
     y = np.empty((len(x), *g.outside, x.shape[-1]), x.dtype)
     for images in _parts(x):
@@ -135,6 +136,7 @@ def average_forward(
 
 
 def average_infer(who: str, shape: Window, count_padding: bool, params: Params, x: Array) -> Array:
+    """The y of `average_forward`."""
     g = _check(who, shape, x)
     y = np.empty((len(x), *g.outside, x.shape[-1]), x.dtype)
     share = _share(g, count_padding, x)
@@ -193,6 +195,7 @@ def global_max_forward(who: str, axes: int, params: Params, x: Array) -> tuple[A
 
 
 def global_max_infer(who: str, axes: int, params: Params, x: Array) -> Array:
+    """The y of `global_max_forward`."""
     y: Array = _pixels(who, axes, x).max(1)
     return y
 

@@ -380,6 +380,7 @@ def check_carry(who: str, widths: tuple[int, ...], batch: int, dtype: np.dtype[A
 
 
 def pair(who: str, names: str, value: Any) -> Any:
+    """The value if it is a tuple of two; `ShapeError` names what the two should be."""
     if not isinstance(value, tuple) or len(value) != 2:
         got = f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
         raise ShapeError(f"{who}: expected the input {names}, got {got}")
