@@ -28,7 +28,6 @@ def main() -> None:
     args = parser.parse_args()
     if len(args.activations) != len(args.hidden):
         parser.error(f"expected an activation for each of {len(args.hidden)} hidden layers, got {len(args.activations)}")
-    args.out.mkdir(parents=True, exist_ok=True)
     checkpoint = args.out / "04_regression.npz"
 
     key = Key(args.seed)

@@ -107,7 +107,6 @@ def draw(folder: Path, x: Array, beyond: Array, fits: dict[str, Array]) -> Path:
         panel.set(ylabel="y", ylim=(-4.5, 4.5))
         panel.legend(loc="upper left", ncols=3, fontsize=9)
     panels[-1].set_xlabel("x")
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "09_custom_layer.png"
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -19,10 +19,16 @@ def arguments(description: str | None, *, resumes: bool = True) -> argparse.Argu
     """The arguments that every example has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for what is written")
+    parser.add_argument("--out", type=_folder, default="out", help="folder for what is written")
     if resumes:
         parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
     return parser
+
+
+def _folder(path: str) -> Path:
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @contextmanager
@@ -129,3 +135,10 @@ def draw_confusion(axes: Any, matrix: Any, names: Sequence[Any]) -> None:
     axes.set(xlabel="read as", ylabel="is", title="confusion matrix")
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
+
+
+def window_or_file() -> tuple[Any, bool]:
+    """matplotlib's pyplot, and whether it draws in a window: where there is no display, it can only write files."""
+    import matplotlib.pyplot as plt
+
+    return plt, plt.get_backend().lower() != "agg"
