@@ -81,7 +81,7 @@ def diabetes() -> tuple[Data, Data]:
     from sklearn.datasets import load_diabetes
 
     measurements, progression = load_diabetes(return_X_y=True)
-    x, y = np.float32(measurements), np.float32(progression)[:, None]
+    x, y = measurements.astype(np.float32), progression.astype(np.float32)[:, None]
     return split(((x - x.mean(axis=0)) / x.std(axis=0), (y - y.mean()) / y.std()), 0.25, Key(0))
 
 

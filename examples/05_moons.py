@@ -74,7 +74,7 @@ def moons(scale: float) -> tuple[Data, Data]:
     from sklearn.datasets import make_moons
 
     points, labels = make_moons(1000, noise=0.2, random_state=0)
-    return split((np.float32(scale * points), np.float32(labels)[:, None]), 0.2, Key(0))
+    return split((scale * points.astype(np.float32), labels.astype(np.float32)[:, None]), 0.2, Key(0))
 
 
 class View:

@@ -12,3 +12,6 @@ def make_moons(
     n_samples: int = 100, *, shuffle: bool = True, noise: float | None = None, random_state: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Points (n_samples, 2), and labels (n_samples,)."""
+
+def load_diabetes(*, return_X_y: Literal[True]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Measurements (442, 10), and the progress of the disease (442,)."""
