@@ -1,8 +1,8 @@
 """Checkpoints: a tree in one `.npz` file, written whole or not at all, and read back bit for bit.
 
 The file is a plain zip archive. Every array is the member `<path>.npy`, uncompressed (`numpy.load` reads it too); one
-member, `fnn.json`, holds the rest: format and version, the paths of the arrays, the Python numbers and keys by path, and
-the metadata. What kind of node stands where is not in the file: `load` takes it from a tree of the same form.
+member, `fnn.json`, holds format and version, the paths of the arrays, numbers and keys by path, and the metadata. What
+kind of node stands where is not in the file: `load` takes it from a tree of the same form.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def save(path: Path, tree: Tree, *, metadata: Mapping[str, Any] | None = None) -
     """Writes `tree` (mappings, tuples, attrs records; arrays, Python numbers, keys) and JSON `metadata` to one file.
 
     The file appears at `path`, as given, at once and on the disk: until then what stood there before is untouched. At
-    worst, a process killed in the instant before leaves `<path>.tmp`, which the next save removes. Only one process at a
-    time should save to a path. Equal trees and metadata give equal files.
+    worst, a process killed in the instant before leaves `<path>.tmp`, which the next save removes. Only one process at
+    a time should save to a path. Equal trees and metadata give equal files.
 
     Raises `TypeError` for what cannot be saved (object arrays, functions, strings; metadata other than None, booleans,
     numbers, strings, lists and mappings of those), `ValueError` for names that cannot be paths, `OSError` for a place
@@ -66,8 +66,8 @@ def save(path: Path, tree: Tree, *, metadata: Mapping[str, Any] | None = None) -
 def load(path: Path, like: T) -> T:
     """The tree saved at `path`, in the form of `like`: its records, mappings, tuples, empty nodes and kinds of leaf.
 
-    Arrays are read-only and have the bits, dtypes and memory order that were saved. Raises `CheckpointError` with a list
-    of differences, parameters first, unless paths, kinds, shapes and dtypes are those of `like`.
+    Arrays are read-only and have the bits, dtypes and memory order that were saved. Raises `CheckpointError` with a
+    list of differences, parameters first, unless paths, kinds, shapes and dtypes are those of `like`.
 
         state = load("run.npz", like=start)  # start: a fresh state of the same network and optimizer
     """
@@ -151,13 +151,16 @@ def _leaf(leaf: Any, where: str) -> Leaf:
     plain = type(leaf) in (np.ndarray, np.memmap) or not isinstance(leaf, np.ndarray)
     if not plain or not hasattr(leaf, "__array__"):
         raise TypeError(
-            f"checkpoint: cannot save {_at(where)}, of type {type(leaf).__name__}; "
+            f"checkpoint: cannot hold {_at(where)}, of type {type(leaf).__name__}; "
             "expected an array, a bool, int or float, or a Key"
         )
-    array = np.asarray(leaf)
+    try:
+        array = np.asarray(leaf)
+    except Exception as error:
+        raise TypeError(f"checkpoint: cannot hold {_at(where)}, of type {type(leaf).__name__}: {error}") from error
     if array.dtype.hasobject or np.dtype(array.dtype.str) != array.dtype:
         raise TypeError(
-            f"checkpoint: cannot save {_at(where)}, an array of dtype {array.dtype}; "
+            f"checkpoint: cannot hold {_at(where)}, an array of dtype {array.dtype}; "
             "convert it to a plain dtype such as float32"
         )
     return array
@@ -361,7 +364,7 @@ def _index(name: str, archive: ZipFile) -> dict[str, Any]:
         raise CheckpointError(f"{name} is not a checkpoint: its member {INDEX} is of another program")
     if index["version"] > VERSION:
         raise CheckpointError(
-            f"{name} has format version {index['version']}, this fnn reads versions up to {VERSION}: install a newer fnn"
+            f"{name} has format version {index['version']}, this fnn reads up to {VERSION}: install a newer fnn"
         )
     if sorted(members) != sorted([INDEX, *(f"{where}.npy" for where in index["arrays"])]):
         raise ValueError(f"its members are not those that {INDEX} lists")

@@ -49,7 +49,7 @@ def test_a_wrong_input_is_refused(case: Case, shape: Any) -> None:
 @every_case
 def test_repr_is_the_code_that_builds_the_layer(case: Case) -> None:
     code = repr(case.layer)
-    built = eval(code, dict(PUBLIC))
+    built = eval(code, dict(NAMES))
     assert repr(built) == code
     ours, theirs = (layer.init(Key(1), case.in_shape) for layer in (case.layer, built))
     assert tree.allclose(ours, theirs, rtol=0, atol=0)
@@ -58,10 +58,7 @@ def test_repr_is_the_code_that_builds_the_layer(case: Case) -> None:
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-def modules() -> list[ModuleType]:
-    """The modules in which layers are made."""
-    names = [module.name for module in pkgutil.walk_packages(fnn.__path__, "fnn.")]
-    return [import_module(name) for name in names if name.startswith(("fnn.layers", "fnn.combinators"))]
+MODULES = [import_module(module.name) for module in pkgutil.walk_packages(fnn.__path__, "fnn.")]
 
 
 def makes_layers(thing: Any, module: ModuleType) -> bool:
@@ -76,11 +73,14 @@ def makes_layers(thing: Any, module: ModuleType) -> bool:
 
 LAYERS: dict[str, Any] = {
     name: thing
-    for module in modules()
+    for module in MODULES
     for name, thing in vars(module).items()
     if not name.startswith("_") and makes_layers(thing, module)
 }
-PUBLIC: dict[str, Any] = {**vars(initializers), **LAYERS}
+NAMES: dict[str, Any] = {
+    name: thing for module in [*FAMILIES.values(), initializers] for name, thing in vars(module).items()
+} | LAYERS
+"""What the code that builds a layer may use; rows may be made of layers and functions of their own module."""
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -89,7 +89,7 @@ def test_every_layer_has_a_row(name: str) -> None:
 
 
 def test_every_family_has_a_row() -> None:
-    assert all(FAMILIES.values())
+    assert all(family.CASES for family in FAMILIES.values())
 
 
 def parts(shape: Any) -> list[tuple[int, ...]]:

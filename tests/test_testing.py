@@ -19,7 +19,7 @@ from fnn.contract import Layer, Loss, Mode, Train, layer, no_params
 from fnn.layers.activation import Tanh
 from fnn.layers.dense import Dense
 from fnn.random import Key
-from fnn.testing import Coupling, Draw, LawError, check_layer, check_loss, check_vjp
+from fnn.testing import Coupling, Draw, LawError, LayerSubject, check_layer, check_loss, check_refusal, check_vjp
 from fnn.types import EMPTY, Array, Ints, Params, Shape, ShapeError, State, bind
 
 # --- a right layer, y = x W + b, and its broken twins ----------------------------------------------------------------
@@ -281,6 +281,7 @@ def scale_vjp(params: Params, x: Array, dy: Array) -> tuple[Params, Array]:
 
 BROADCASTING = layer("Scale", scale_init, scale_forward, scale_vjp, draws=False)
 
+LAW_12 = next(name for name in fnn.testing.LAYER_LAWS if name.startswith("law 12 "))
 WRONG: list[tuple[str, str, Layer[Any, Any]]] = [
     ("init", "weight: expected a float32 array", twin(init=bind(init_read_only, init_float64))),
     ("init", "bias", twin(init=bind(init_read_only, init_at_random))),
@@ -319,8 +320,8 @@ WRONG: list[tuple[str, str, Layer[Any, Any]]] = [
     ("law 10 (shape errors)", "out_shape promises", twin(out_shape=any_shape)),
     ("law 10 (shape errors)", "infer of (5, 1) raises ValueError", twin(infer=infer_unchecked)),
     ("law 10 (shape errors)", "forward in Train mode makes (5, 3) of (5, 1)", BROADCASTING),
-    ("law 12 (infer, param_vjp)", "infer[", twin(infer=infer_without_bias)),
-    ("law 12 (infer, param_vjp)", "param_vjp: weight[", twin(param_vjp=halved_param_vjp)),
+    (LAW_12, "infer[", twin(infer=infer_without_bias)),
+    (LAW_12, "param_vjp: weight[", twin(param_vjp=halved_param_vjp)),
 ]
 
 
@@ -367,8 +368,8 @@ def test_a_derivative_that_is_no_number_is_wrong() -> None:
 
 
 def test_a_wrong_entry_is_found_among_many() -> None:
-    """Where numbers are too many to be looked at one by one, directions still find the leaf."""
-    with pytest.raises(LawError, match=r"law 2 \(derivative\): weight\["):
+    """Where numbers are too many to be looked at one by one, directions find the entry."""
+    with pytest.raises(LawError, match=r"law 2 \(derivative\): weight\[1, 2\]: analytic .* 1 of \d+ are wrong"):
         check_layer(twin(vjp=one_entry_wrong), (331,))
 
 
@@ -533,6 +534,37 @@ def test_wrong_layers_of_other_forms_are_rejected(law: str, row: Row) -> None:
     with pytest.raises(LawError) as caught:
         check_layer(wrong, in_shape, inputs=inputs, couples_batch=couples_batch)
     assert f": {law}: " in str(caught.value)
+    assert message in str(caught.value)
+
+
+# --- inputs that must be refused -------------------------------------------------------------------------------------
+
+
+def refuses_with_type_error(params: Params, state: State, x: Any, mode: Mode) -> Result:
+    if isinstance(x, tuple):
+        raise TypeError(f"Affine: expected one array, got {len(x)}")
+    return forward(params, state, x, mode)
+
+
+def test_a_refusal_is_recognised() -> None:
+    one_array = LayerSubject("check_layer", twin(forward=refuses_with_type_error), (3,))
+    for shape in ((6,), (), (7, 3), ((3,), (3,))):
+        check_refusal(one_array, shape)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "in_shape", "refused", "message"),
+    [
+        (AFFINE, (3,), (3,), "accepts (5, 3)"),
+        (BROADCASTING, (3,), (1,), "accepts (5, 1)"),
+        (twin(forward=unchecked), (3,), (6,), "raises ValueError, not a ShapeError"),
+        (AFFINE, (3,), ((3,), (3,)), "raises AttributeError, not a ShapeError"),
+        (twin(out_shape=any_shape), (3,), (7, 3), "out_shape promises"),
+    ],
+)
+def test_a_missing_refusal_is_noticed(wrong: Layer[Any, Any], in_shape: Shape, refused: Any, message: str) -> None:
+    with pytest.raises(LawError) as caught:
+        check_refusal(LayerSubject("check_layer", wrong, in_shape), refused)
     assert message in str(caught.value)
 
 

@@ -1,0 +1,1 @@
+"""Comparisons with other libraries, skipped where these are not installed."""
