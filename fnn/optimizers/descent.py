@@ -139,7 +139,8 @@ def rprop(
 
     The size begins as `learning_rate`, grows by `up` where the gradient keeps its sign and shrinks by `down` where it
     has changed (there the parameter rests for one step and the gradient counts as 0). Riedmiller & Braun 1993, in the
-    form without backtracking (iRprop- of Igel & Huesken 2000), as in PyTorch and optax. Takes no schedule.
+    form without backtracking (iRprop- of Igel & Huesken 2000). Equals PyTorch's; optax moves by the update of the step
+    before. Takes no schedule.
     """
     start = above_zero("rprop", "learning_rate", learning_rate)
     if not 0 < down < 1 < up:

@@ -282,6 +282,7 @@ class MuonRule(NamedTuple):
     momentum: float
     nesterov: bool
     iterations: int
+    eps: float
     weight_decay: float
 
 
@@ -291,6 +292,7 @@ def muon(
     momentum: float = 0.95,
     nesterov: bool = True,
     iterations: int = 5,
+    eps: float = 1e-7,
     weight_decay: float = 0.0,
     where: Where | None = None,
     rest: GradientTransformation | None = None,
@@ -308,6 +310,7 @@ def muon(
         fraction("muon", "momentum", momentum),
         nesterov,
         positive("muon", "iterations", iterations),
+        above_zero("muon", "eps", eps),
         not_negative("muon", "weight_decay", weight_decay),
     )
     matrices = Optimizer("matrices", bind(_muon_init, rate), bind(_muon_update, rate, rule))
@@ -317,6 +320,7 @@ def muon(
         "momentum": momentum,
         "nesterov": nesterov,
         "iterations": iterations,
+        "eps": eps,
         "weight_decay": weight_decay,
         "where": where,
         "rest": rest,
@@ -363,21 +367,21 @@ def _muon_rule(rule: MuonRule, g: Array, u: Array, old_trace: Array, trace: Arra
 
 def _muon_step(rule: MuonRule, lr: float, path: str, h: Array, p: Array) -> Array:
     rows, columns = math.prod(h.shape[:-1]), h.shape[-1]
-    u = orthogonal(h.reshape(rows, columns), rule.iterations).reshape(h.shape)
+    u = orthogonal(h.reshape(rows, columns), rule.iterations, rule.eps).reshape(h.shape)
     u *= -lr * math.sqrt(max(1.0, columns / rows))
     if rule.weight_decay:
         u -= lr * rule.weight_decay * p
     return u
 
 
-def orthogonal(h: Array, iterations: int) -> Array:
+def orthogonal(h: Array, iterations: int, eps: float) -> Array:
     """About `U V'` of `h = U S V'`: a quintic Newton-Schulz iteration that brings singular values near 1 (0.7 to 1.2).
 
-    `x = h / (|h| + 1e-7)`, then `x = 3.4445 x - 4.775 x x' x + 2.0315 (x x')**2 x`. Jordan et al. 2024.
+    `x = h / (|h| + eps)`, then `x = 3.4445 x - 4.775 x x' x + 2.0315 (x x')**2 x`. Jordan et al. 2024.
     """
     a, b, c = 3.4445, -4.775, 2.0315
     x = h.T if h.shape[0] > h.shape[1] else h
-    x = x / (leaf_norm(h) + 1e-7)
+    x = x / (leaf_norm(h) + eps)
     for _ in range(iterations):
         gram = x.dot(x.T)
         mixed = gram.dot(gram)

@@ -153,7 +153,7 @@ def _add(p: Any, u: Any) -> Any:
     if p.shape != u.shape:
         raise ValueError(f"apply_updates: a parameter has shape {p.shape}, its update {u.shape}")
     q = np.asarray(p + u, p.dtype)
-    q.setflags(False)
+    q.setflags(write=False)
     return q
 
 

@@ -240,7 +240,7 @@ def _clip_block(limit: float, path: str, g: Array, p: Array) -> Array:
 def adaptive_clip(limit: float = 0.01, *, eps: float = 1e-3) -> Optimizer:
     """Each output's gradient is scaled to `|g| <= limit max(|p|, eps)`. Brock et al. 2021, eq. 3.
 
-    The norms are taken over all axes but the last for matrices and kernels, and of each number by itself for vectors.
+    The norms are taken over all axes but the last for matrices and kernels, and of a vector as a whole, as in optax.
     """
     limit, eps = above_zero("adaptive_clip", "limit", limit), above_zero("adaptive_clip", "eps", eps)
     config = {"limit": limit, "eps": eps}
@@ -255,7 +255,8 @@ def _clip_adaptive(limit: float, eps: float, path: str, g: Array, p: Array) -> A
 
 
 def _unit_norms(a: Array) -> Array:
-    return np.abs(a) if a.ndim < 2 else np.sqrt(np.square(a).sum(tuple(range(a.ndim - 1)), keepdims=True))
+    axes = tuple(range(a.ndim - 1)) if a.ndim > 1 else None
+    return np.sqrt(np.square(a).sum(axes, keepdims=True))
 
 
 # --- noise -----------------------------------------------------------------------------------------------------------
