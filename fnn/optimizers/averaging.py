@@ -283,7 +283,7 @@ def _schedule_free_update(
     if rule.weight_decay:
         decay_into(moved, params, -lr * rule.weight_decay, rule.where)
     fast = _advanced(state.fast, moved)
-    updates = leafwise(bind(_schedule_free_step, b1, c), moved, params, state.fast, fast)
+    updates = leafwise(bind(_schedule_free_step, 1 - b1 * (1 - c), c), moved, params, state.fast)
     return updates, ScheduleFreeState(step, lr, largest, weights, fast, nu, b1)
 
 
@@ -306,9 +306,8 @@ def _advanced(fast: Any, moved: Any) -> Any:
     return fast if moved is None else np.asarray(fast + moved)
 
 
-def _schedule_free_step(b1: float, c: float, path: str, d: Array, y: Array, z: Array, new_z: Array) -> Array:
-    """`y' - y` for `y' = b1 ((1 - c) x + c z') + (1 - b1) z'` and `b1 x = y - (1 - b1) z`."""
-    u = new_z * (1 - b1 * (1 - c))
-    u -= c * y
-    u -= (1 - c) * (1 - b1) * z
-    return np.asarray(u)
+def _schedule_free_step(a: float, c: float, path: str, d: Array, y: Array, z: Array) -> Array:
+    """`y' - y = a d + c (z - y)`, `a = 1 - b1 (1 - c)`: from `y' = b1 ((1 - c) x + c z') + (1 - b1) z'`, `z' = z + d`."""
+    u = np.subtract(z, y)
+    u *= c
+    return np.asarray(u + a * d)

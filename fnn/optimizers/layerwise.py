@@ -11,10 +11,9 @@ import numpy as np
 from fnn.check import above_zero, fraction, not_negative, positive
 from fnn.optimizers.adaptive import AdamState, Betas, adam_rule, adamw, betas
 from fnn.optimizers.descent import MomentumState, momentum_rule
-from fnn.optimizers.parts import partition
+from fnn.optimizers.parts import Parts, grouped
 from fnn.optimizers.protocol import GradientTransformation, Optimizer, Where
 from fnn.optimizers.rules import (
-    check_gradients,
     check_selects,
     decay_into,
     decays,
@@ -325,8 +324,8 @@ def muon(
         "where": where,
         "rest": rest,
     }
-    both = partition((where or _is_matrix, matrices), rest=others)
-    return Optimizer("muon", both.init, both.update, config, muon, both.update_with)
+    parts: Parts = ((where or _is_matrix, "matrices", matrices), (None, "rest", others))
+    return grouped("muon", parts, config, muon, strict=where is not None)
 
 
 def _is_matrix(path: str, parameter: Any) -> bool:
@@ -334,8 +333,7 @@ def _is_matrix(path: str, parameter: Any) -> bool:
 
 
 def _muon_init(rate: Schedule, params: Params) -> MomentumState:
-    flat = leafwise(_at_least_two_axes, params, params)
-    check_gradients(flat, params)
+    leafwise(_at_least_two_axes, params, params)
     return MomentumState(0, float(rate(0)), zeros(params))
 
 

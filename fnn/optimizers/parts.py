@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from fnn import tree
@@ -21,11 +21,8 @@ def freeze(opt: GradientTransformation, where: Where) -> Optimizer:
 
     Raises `ValueError` from `init` where nothing is selected.
     """
-    parts = ((where, "frozen", None), (None, "trained", opt))
-    config = {"opt": opt, "where": where}
-    return wrapper(
-        "freeze", bind(_init, "freeze", parts), bind(_update, _with_updaters(parts)), (opt,), config, freeze
-    )
+    parts: Parts = ((where, "frozen", None), (None, "trained", opt))
+    return grouped("freeze", parts, {"opt": opt, "where": where}, freeze)
 
 
 def partition(
@@ -33,7 +30,7 @@ def partition(
 ) -> Optimizer:
     """Groups of parameters with an optimizer each: `(where, optimizer)`; what no group selects goes to `rest`.
 
-    A parameter belongs to the first group that selects it.
+    A parameter belongs to the first group that selects it; `rest` may be left with nothing.
 
         partition((at("*/bias"), sgd(1e-2)), (at("head"), adam(1e-2)), rest=adam(1e-3))
 
@@ -44,11 +41,7 @@ def partition(
         raise ValueError("partition: expected groups (where, optimizer), such as (at('head'), adam(1e-3))")
     named: Parts = tuple((where, f"group_{i}", opt) for i, (where, opt) in enumerate(groups))
     parts = named if rest is None else (*named, (None, "rest", rest))
-    inner = tuple(opt for _, _, opt in parts if opt is not None)
-    config = {"groups": groups, "rest": rest}
-    return wrapper(
-        "partition", bind(_init, "partition", parts), bind(_update, _with_updaters(parts)), inner, config, partition
-    )
+    return grouped("partition", parts, {"groups": groups, "rest": rest}, partition)
 
 
 Parts: TypeAlias = tuple[tuple[Where | None, str, GradientTransformation | None], ...]
@@ -57,17 +50,27 @@ Parts: TypeAlias = tuple[tuple[Where | None, str, GradientTransformation | None]
 Updaters: TypeAlias = tuple[tuple[Where | None, str, Contextual | None], ...]
 
 
+def grouped(
+    kind: str, parts: Parts, config: Mapping[str, Any], build: Callable[..., Optimizer], *, strict: bool = True
+) -> Optimizer:
+    """The optimizer with these parts; `strict` if each predicate must select something."""
+    inner = tuple(opt for _, _, opt in parts if opt is not None)
+    update = bind(_update, _with_updaters(parts))
+    return wrapper(kind, bind(_init, kind, strict, parts), update, inner, config, build)
+
+
 def _with_updaters(parts: Parts) -> Updaters:
     return tuple((where, name, None if opt is None else updater(opt)) for where, name, opt in parts)
 
 
-def _init(who: str, parts: Parts, params: Params) -> dict[str, Any]:
+def _init(who: str, strict: bool, parts: Parts, params: Params) -> dict[str, Any]:
     state: dict[str, Any] = {}
     left = params
     for where, name, opt in parts:
-        check_selects(who, where, params)
-        part, left = _split(where, left, params)
-        if not tree.leaves(part) and tree.leaves(params):
+        if strict:
+            check_selects(who, where, params)
+        part, left = _split(where, left)
+        if strict and where is not None and not tree.leaves(part):
             raise ValueError(f"{who}: nothing is left for {name}: what it selects belongs to groups before it")
         if opt is not None:
             state[name] = opt.init(part)
@@ -83,12 +86,13 @@ def _update(
     updates: Any = EMPTY
     left = params
     for where, name, update in parts:
-        part, left = _split(where, left, params)
+        part, left = _split(where, left)
         if update is None:
             continue
         own = None if context is None else context._replace(grad=bind(_grad_of_part, context.grad, params, part))
         moved, new[name] = update(_restricted(grads, part, grads, params), state[name], part, own)
-        updates = moved if updates is EMPTY else tree.merge(updates, moved)
+        if part is params or not _is_empty(part):
+            updates = moved if updates is EMPTY else tree.merge(updates, moved)
     _check_names(grads, params)
     return updates, new
 
@@ -99,13 +103,17 @@ def _grad_of_part(grad: Any, params: Params, part: Params, at_part: Params) -> A
     return _restricted(whole, part, whole, params)
 
 
-def _split(where: Where | None, tree_: Any, params: Params) -> tuple[Any, Any]:
+def _split(where: Where | None, params: Any) -> tuple[Any, Any]:
     """The parameters that are selected, and the others."""
     if where is None:
-        return tree_, EMPTY
+        return params, EMPTY
     if not isinstance(params, Mapping):
-        raise TypeError("freeze and partition: expected a mapping of parameters, got one array")
-    return tree.partition(tree_, where)
+        return (params, EMPTY) if where("", params) else (EMPTY, params)
+    return tree.partition(params, where)
+
+
+def _is_empty(part: Any) -> bool:
+    return isinstance(part, Mapping) and not part
 
 
 def _restricted(grads: Any, part: Any, all_grads: Params, params: Params) -> Any:

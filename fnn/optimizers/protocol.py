@@ -78,9 +78,6 @@ def wrapper(
     contextual: bool = False,
 ) -> Optimizer:
     """An optimizer made of others: it has an `update_with` if one of them has, or if it says that it is `contextual`."""
-    for part in inner:
-        if not (hasattr(part, "init") and hasattr(part, "update")):
-            raise TypeError(f"{kind}: expected an optimizer such as adam(1e-3), got {part!r}")
     contextual = contextual or any(getattr(part, "update_with", None) is not None for part in inner)
     return Optimizer(kind, init, bind(_without, update), config, build, update if contextual else None)
 
@@ -90,7 +87,9 @@ def _without(update: Contextual, grads: Params, state: Any, params: Params) -> t
 
 
 def updater(transform: GradientTransformation) -> Contextual:
-    """The update of any transform, in the form that takes a context or `None`."""
+    """The update of any transform, in the form that takes a context or `None`; `TypeError` for what is none."""
+    if not (hasattr(transform, "init") and hasattr(transform, "update")):
+        raise TypeError(f"expected an optimizer such as adam(1e-3), got {getattr(transform, '__name__', repr(transform))}")
     update_with = getattr(transform, "update_with", None)
     return bind(_plain, transform.update) if update_with is None else bind(_contextual, transform.update, update_with)
 
@@ -173,8 +172,8 @@ def no_state(params: Params) -> tuple[()]:
 def learning_rate(state: Any) -> float | None:
     """The learning rate that an optimizer's state says it used last; `None` if it says none."""
     found = state.get("learning_rate") if isinstance(state, Mapping) else getattr(state, "learning_rate", None)
-    if isinstance(found, float):
-        return found
+    if found is not None and not isinstance(found, (Mapping, tuple)):
+        return float(found)
     if isinstance(state, (Mapping, tuple)):
         parts = state.values() if isinstance(state, Mapping) else state
         rates = [rate for rate in (learning_rate(part) for part in parts) if rate is not None]

@@ -256,7 +256,8 @@ def _clip_adaptive(limit: float, eps: float, path: str, g: Array, p: Array) -> A
 
 def _unit_norms(a: Array) -> Array:
     axes = tuple(range(a.ndim - 1)) if a.ndim > 1 else None
-    return np.sqrt(np.square(a).sum(axes, keepdims=True))
+    norms: Array = np.sqrt(np.square(a).sum(axes, keepdims=True))
+    return norms
 
 
 # --- noise -----------------------------------------------------------------------------------------------------------

@@ -39,13 +39,14 @@ def vector_of(params: Any) -> Vector:
 
 def start() -> Vector:
     i = np.arange(SIZE)
-    return np.sin(1.7 * i + 0.3) + 0.1 * i
+    return np.asarray(np.sin(1.7 * i + 0.3) + 0.1 * i)
 
 
 def gradient(x: Vector, step: int) -> Vector:
     """A bowl whose gradients are noisy, of different sizes, and change their signs."""
     i = np.arange(SIZE)
-    return (0.05 + 0.2 * i) * (x - np.cos(i)) * 0.3 + np.sin(3.1 * step + 2.3 * i) * (1 + 0.5 * np.cos(i))
+    noise = np.sin(3.1 * step + 2.3 * i) * (1 + 0.5 * np.cos(i))
+    return np.asarray((0.05 + 0.2 * i) * (x - np.cos(i)) * 0.3 + noise)
 
 
 def ours(opt: Optimizer, steps: int) -> list[Vector]:
@@ -75,10 +76,6 @@ TINY = 1e-300
 
 def everywhere(path: str, parameter: Any) -> bool:
     return True
-
-
-def nowhere_else(path: str, parameter: Any) -> bool:
-    return path == "weight"
 
 
 OURS: dict[str, Optimizer] = {
@@ -122,7 +119,6 @@ OURS: dict[str, Optimizer] = {
     "decay": fo.chain(fo.add_decayed_weights(0.1), fo.sgd(0.1)),
     "decay torch": fo.chain(fo.add_decayed_weights(0.1, where=everywhere), fo.sgd(0.1, momentum=0.9)),
     "partition": fo.partition((fo.at("bias"), fo.sgd(0.1)), rest=fo.adam(0.02)),
-    "accumulate": fo.accumulate(fo.sgd(0.05, momentum=0.9), every=2),
 }
 
 
@@ -189,7 +185,6 @@ def optax_references() -> dict[str, Any]:
             optax.add_decayed_weights(0.1, mask={"bias": False, "weight": True}), optax.sgd(0.1)
         ),
         "partition": optax.partition({"a": optax.sgd(0.1), "b": optax.adam(0.02)}, groups),
-        "accumulate": optax.MultiSteps(optax.sgd(0.05, momentum=0.9), 2).gradient_transformation(),
     }
 
 
