@@ -29,7 +29,7 @@ def main() -> float:
 
     key = Key(args.seed)
     training, test = mnist(args.data) if args.data else digits(key.fold_in("split"))
-    epochs = args.epochs or (10 if args.data else 60)
+    epochs = (10 if args.data else 60) if args.epochs is None else args.epochs
     print(f"data: {args.data or 'the digits of scikit-learn'}, {len(training[0])} to train on, {len(test[0])} to test on")
 
     hidden, rate = (128, 0.2) if args.data else (512, 0.5)

@@ -6,8 +6,29 @@ read-only arrays, an optimizer is a pair (init, update), and `train` is a loop w
 
 from fnn import initializers, tree
 from fnn.checkpoint import CheckpointError, load, load_arrays, load_metadata, save
-from fnn.combinators import named, serial
-from fnn.contract import Eval, Layer, Loss, Train, grad, layer, pullback, stateless, value_and_grad
+from fnn.combinators import (
+    Record,
+    SpectralNorm,
+    WeightNorm,
+    dag,
+    fan_in_concat,
+    fan_in_mul,
+    fan_in_sum,
+    fan_out,
+    frozen,
+    low_rank,
+    mapped,
+    named,
+    parallel,
+    remat,
+    reparam,
+    repeat,
+    residual,
+    serial,
+    tap,
+    tied,
+)
+from fnn.contract import Eval, Layer, Loss, Train, grad, layer, pullback, stateless, trainable, value_and_grad
 from fnn.data import Batches, batches, one_hot, read_idx, split
 from fnn.diagnosis import NonFiniteError
 from fnn.history import Row, TrainState
@@ -29,37 +50,86 @@ from fnn.layers.activation import (
     Squareplus,
     Tanh,
 )
+from fnn.layers.attention import CrossAttention, MaskedAttention, MaskedCrossAttention, MultiHeadAttention
+from fnn.layers.conv import (
+    Conv1D,
+    Conv2D,
+    Conv3D,
+    ConvTranspose1D,
+    ConvTranspose2D,
+    DepthwiseConv2D,
+    SeparableConv2D,
+)
 from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout, GaussianNoise, SpatialDropout, StochasticDepth
 from fnn.layers.embedding import Embedding
 from fnn.layers.gated import Glu, Maxout, PRelu
 from fnn.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from fnn.layers.pool import (
+    AvgPool1D,
+    AvgPool2D,
+    GlobalAvgPool1D,
+    GlobalAvgPool2D,
+    GlobalMaxPool1D,
+    GlobalMaxPool2D,
+    MaxPool1D,
+    MaxPool2D,
+)
 from fnn.layers.position import LearnedPosition, Rotary, SinusoidalPosition
+from fnn.layers.recurrent import GRU, LSTM, RNN, gru_cell, lstm_cell, rnn_cell
+from fnn.layers.resample import AdaptiveAvgPool2D, Upsample2D, ZeroPad2D
 from fnn.layers.shape import Flatten, Identity, Reshape, Transpose
 from fnn.layers.softmax import LogSoftmax, Softmax
+from fnn.layers.transformer import (
+    CrossTransformerBlock,
+    FeedForward,
+    GatedFeedForward,
+    MaskedTransformerBlock,
+    TransformerBlock,
+)
 from fnn.losses import mse, sigmoid_cross_entropy, softmax_cross_entropy
 from fnn.metrics import Metric, accuracy
 from fnn.optimizers import Optimizer, adam, adamw, add_decayed_weights, apply_updates, chain, sgd
-from fnn.progress import progress
+from fnn.reporting import progress
 from fnn.random import Key
+from fnn.recurrence import Bidirectional, carry_shape, scan, stack, zero_carry
 from fnn.schedules import Schedule, constant, cosine, warmup
 from fnn.training import Result, evaluate, iterate, make_step, train
 from fnn.types import Array, Ints, Params, ShapeError, State, bind
 
 __all__ = [
+    "AdaptiveAvgPool2D",
     "Array",
+    "AvgPool1D",
+    "AvgPool2D",
     "BatchNorm",
     "Batches",
+    "Bidirectional",
     "CheckpointError",
+    "Conv1D",
+    "Conv2D",
+    "Conv3D",
+    "ConvTranspose1D",
+    "ConvTranspose2D",
+    "CrossAttention",
+    "CrossTransformerBlock",
     "Dense",
+    "DepthwiseConv2D",
     "Dropout",
     "Elu",
     "Embedding",
     "Eval",
+    "FeedForward",
     "Flatten",
+    "GRU",
+    "GatedFeedForward",
     "GaussianNoise",
     "Gelu",
     "GeluTanh",
+    "GlobalAvgPool1D",
+    "GlobalAvgPool2D",
+    "GlobalMaxPool1D",
+    "GlobalMaxPool2D",
     "Glu",
     "GroupNorm",
     "HardSigmoid",
@@ -69,20 +139,29 @@ __all__ = [
     "InstanceNorm",
     "Ints",
     "Key",
+    "LSTM",
     "Layer",
     "LayerNorm",
     "LeakyRelu",
     "LearnedPosition",
     "LogSoftmax",
     "Loss",
+    "MaskedAttention",
+    "MaskedCrossAttention",
+    "MaskedTransformerBlock",
+    "MaxPool1D",
+    "MaxPool2D",
     "Maxout",
     "Metric",
     "Mish",
+    "MultiHeadAttention",
     "NonFiniteError",
     "Optimizer",
     "PRelu",
     "Params",
     "RMSNorm",
+    "RNN",
+    "Record",
     "Relu",
     "Reshape",
     "Result",
@@ -90,6 +169,7 @@ __all__ = [
     "Row",
     "Schedule",
     "Selu",
+    "SeparableConv2D",
     "ShapeError",
     "Sigmoid",
     "Silu",
@@ -98,13 +178,18 @@ __all__ = [
     "Softplus",
     "Softsign",
     "SpatialDropout",
+    "SpectralNorm",
     "Squareplus",
     "State",
     "StochasticDepth",
     "Tanh",
     "Train",
     "TrainState",
+    "TransformerBlock",
     "Transpose",
+    "Upsample2D",
+    "WeightNorm",
+    "ZeroPad2D",
     "accuracy",
     "adam",
     "adamw",
@@ -112,33 +197,56 @@ __all__ = [
     "apply_updates",
     "batches",
     "bind",
+    "carry_shape",
     "chain",
     "constant",
     "cosine",
+    "dag",
     "evaluate",
+    "fan_in_concat",
+    "fan_in_mul",
+    "fan_in_sum",
+    "fan_out",
+    "frozen",
     "grad",
+    "gru_cell",
     "initializers",
     "iterate",
     "layer",
     "load",
     "load_arrays",
     "load_metadata",
+    "low_rank",
+    "lstm_cell",
     "make_step",
+    "mapped",
     "mse",
     "named",
     "one_hot",
+    "parallel",
     "progress",
     "pullback",
     "read_idx",
+    "remat",
+    "reparam",
+    "repeat",
+    "residual",
+    "rnn_cell",
     "save",
+    "scan",
     "serial",
     "sgd",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "split",
+    "stack",
     "stateless",
+    "tap",
+    "tied",
     "train",
+    "trainable",
     "tree",
     "value_and_grad",
     "warmup",
+    "zero_carry",
 ]

@@ -19,7 +19,7 @@ def positive(who: str, name: str, value: int) -> int:
 
 def fraction(who: str, name: str, value: float) -> float:
     """The value if it lies in [0, 1); `ValueError` names what it was for."""
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value < 1):
+    if not (isinstance(value, (int, float, np.floating)) and math.isfinite(value) and 0 <= value < 1):
         raise ValueError(f"{who}: expected {name} in [0, 1), got {value!r}")
     return float(value)
 

@@ -63,6 +63,12 @@ def save(path: Path, tree: Tree, *, metadata: Mapping[str, Any] | None = None) -
     _replace(path, lambda file: _write(file, encoded, arrays))
 
 
+def check_saving(path: Path, tree: Tree) -> None:
+    """Raises what `save` would for this tree and this path, and leaves no trace: to be told before hours of work."""
+    _leaves(tree)
+    _replace(path, _write_nothing, _put_nowhere)
+
+
 def load(path: Path, like: T) -> T:
     """The tree saved at `path`, in the form of `like`: its records, mappings, tuples, empty nodes and kinds of leaf.
 
@@ -255,7 +261,17 @@ def _write(file: BinaryIO, index: Mapping[str, Any], arrays: Mapping[str, NDArra
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def _put_in_place(temporary: str, target: str) -> None:
+    os.replace(temporary, target)
+
+
+def _put_nowhere(temporary: str, target: str) -> None:
+    os.unlink(temporary)
+
+
+def _replace(
+    path: Path, write: Callable[[BinaryIO], None], put: Callable[[str, str], None] = _put_in_place
+) -> None:
     """Puts what `write` writes in the place of the file at `path` (of what it links to), on the disk and at once."""
     target = os.path.realpath(path)
     if os.path.exists(target) and not os.path.isfile(target):
@@ -266,7 +282,7 @@ def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
     try:
         if not _write_unnamed(directory, temporary, write):
             _write_named(directory, temporary, write)
-        os.replace(temporary, target)
+        put(temporary, target)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
@@ -277,6 +293,10 @@ def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
             os.fsync(parent)
         finally:
             os.close(parent)
+
+
+def _write_nothing(file: BinaryIO) -> None:
+    """A trial writes no bytes."""
 
 
 def _write_unnamed(directory: str, temporary: str, write: Callable[[BinaryIO], None]) -> bool:

@@ -21,6 +21,7 @@ X = TypeVar("X")
 Y = TypeVar("Y")
 C = TypeVar("C")
 X_contra = TypeVar("X_contra", contravariant=True)
+Y_co = TypeVar("Y_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
 T = TypeVar("T")
 
@@ -63,19 +64,20 @@ def no_state(in_shape: Any) -> State:
 
 
 @attrs.frozen(eq=False, repr=False)
-class Layer(Generic[X, Y]):
+class Layer(Generic[X_contra, Y_co]):
     """A pure function of parameters with its hand-written derivative; build one with `layer` or `stateless`.
 
-    `X` and `Y` are the types of input and output: an array, or a tuple of them. Shapes never include the batch axis.
+    Its types are those of input and output, an array or a tuple of them; as for functions, a layer that takes any tuple
+    of arrays (`fan_in_sum`) stands where one that takes a pair is asked for. Shapes never include the batch axis.
     """
 
     kind: str
     """What it is; in lower case the stem of its name among the children of a combinator."""
     init: Callable[[Key, Any], Params]
     """`(key, in_shape) -> params`: read-only float32 arrays."""
-    forward: Callable[[Params, State, X, Mode], tuple[Y, State, Any]]
+    forward: Callable[[Params, State, X_contra, Mode], tuple[Y_co, State, Any]]
     """`(params, state, x, mode) -> (y, new state, cache)`."""
-    vjp: Callable[[Params, Any, Y], tuple[Params, X]]
+    vjp: Callable[[Params, Any, Y_co], tuple[Params, X_contra]]
     """`(params, cache, dy) -> (grads, dx)`: the vector-Jacobian product, linear in dy."""
     out_shape: Callable[[Any], Any] = same_shape
     """`in_shape -> shape of the output`; raises `ShapeError` for a shape that does not fit."""
@@ -87,20 +89,27 @@ class Layer(Generic[X, Y]):
     """The named layers a combinator is made of."""
     name: str | None = None
     """The name it asks for among its siblings; set by `named`."""
-    infer: Callable[[Params, State, X], Y] | None = None
+    infer: Callable[[Params, State, X_contra], Y_co] | None = None
     """`(params, state, x) -> y`: equal to `forward` in Eval mode, keeping no caches."""
-    param_vjp: Callable[[Params, Any, Y], Params] | None = None
+    param_vjp: Callable[[Params, Any, Y_co], Params] | None = None
     """`(params, cache, dy) -> grads`: equal to `vjp(...)[0]`, computing no dx."""
+    input_vjp: Callable[[Params, Any, Y_co], X_contra] | None = None
+    """`(params, cache, dy) -> dx`: equal to `vjp(...)[1]`, computing no grads."""
+    trainable: Callable[[Params], Params] | None = None
+    """`params -> those that vjp gives gradients for, None in place of the others`; without it, all. See `frozen`."""
     draws: bool = True
     """Whether forward may draw from the key in Train mode; where it does not, no key is derived for it."""
     build: Callable[..., Any] | None = None
     """The public function that made it; a layer without one is a value (`Sigmoid`)."""
 
-    def apply(self, params: Params, x: X, state: State | None = None) -> Y:
+    def apply(self, params: Params, x: X_contra, state: State | None = None) -> Y_co:
         """The output for `x` in evaluation mode; keeps nothing for a backward pass.
 
         `state` are the running statistics, needed by networks that have them (`TrainState.state`).
         """
+        if type(params) is not dict and not isinstance(params, Mapping):
+            got = type(params).__name__
+            raise TypeError(f"{self.kind}.apply: expected parameters first, as in net.apply(params, x), got {got}")
         return evaluator(self)(params, EMPTY if state is None else state, x)
 
     def __repr__(self) -> str:
@@ -119,6 +128,8 @@ def layer(
     children: tuple[tuple[str, Layer[Any, Any]], ...] = (),
     infer: Callable[[Params, State, X], Y] | None = None,
     param_vjp: Callable[[Params, C, Y], Params] | None = None,
+    input_vjp: Callable[[Params, C, Y], X] | None = None,
+    trainable: Callable[[Params], Params] | None = None,
     draws: bool = True,
     build: Callable[..., Any] | None = None,
 ) -> Layer[X, Y]:
@@ -138,6 +149,8 @@ def layer(
         children=children,
         infer=infer,
         param_vjp=param_vjp,
+        input_vjp=input_vjp,
+        trainable=trainable,
         draws=draws,
         build=build,
     )
@@ -153,6 +166,7 @@ def stateless(
     config: Mapping[str, Any] = EMPTY,
     infer: Callable[[Params, X], Y] | None = None,
     param_vjp: Callable[[Params, C, Y], Params] | None = None,
+    input_vjp: Callable[[Params, C, Y], X] | None = None,
     build: Callable[..., Any] | None = None,
 ) -> Layer[X, Y]:
     """A layer whose `forward(params, x) -> (y, cache)` has no state, no randomness and one mode."""
@@ -165,6 +179,7 @@ def stateless(
         config=config,
         infer=None if infer is None else bind(_stateless_infer, infer),
         param_vjp=param_vjp,
+        input_vjp=input_vjp,
         draws=False,
         build=build,
     )
@@ -232,12 +247,37 @@ def _param_vjp(vjp: Callable[[Params, Any, Y], tuple[Params, X]], params: Params
     return vjp(params, cache, dy)[0]
 
 
+def inputs_vjp(layer: Layer[X, Y]) -> Callable[[Params, Any, Y], X]:
+    """`(params, cache, dy) -> dx`: `layer.input_vjp`, or made from `layer.vjp`."""
+    return layer.input_vjp or bind(_input_vjp, layer.vjp)
+
+
+def _input_vjp(vjp: Callable[[Params, Any, Y], tuple[Params, X]], params: Params, cache: Any, dy: Y) -> X:
+    return vjp(params, cache, dy)[1]
+
+
+def trainable(layer: Layer[Any, Any], params: Params) -> Params:
+    """The parameters that have gradients, with `None` in the place of those that are frozen.
+
+    Gradients have exactly this structure. Without frozen layers these are all, and the result is `params` itself. An
+    optimizer that is started with these keeps no moments for the others.
+    """
+    return params if layer.trainable is None else layer.trainable(params)
+
+
 def pullback(
     layer: Layer[X, Y], params: Params, state: State, x: X, mode: Mode
 ) -> tuple[Y, State, Callable[[Y], tuple[Params, X]]]:
     """`(y, new state, fn)`, where `fn(dy) -> (grads, dx)` is the derivative at this point."""
+    _check_mode(mode)
     y, state, cache = layer.forward(params, state, x, mode)
     return y, state, partial(layer.vjp, params, cache)
+
+
+def _check_mode(mode: Mode) -> None:
+    """What is no mode would pass for one of evaluation."""
+    if not isinstance(mode, (Train, Eval)):
+        raise TypeError(f"expected the mode of the pass, Train(key) or Eval(), got {mode!r}")
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -295,6 +335,7 @@ def _value_and_grad(
     mode: Mode,
     weight: Array | None = None,
 ) -> tuple[Array, Params, State]:
+    _check_mode(mode)
     y, state, cache = forward(params, state, x, mode)
     value, residue = loss(y, target, weight)
     return value, backward(params, cache, loss_vjp(residue)), state
@@ -335,6 +376,8 @@ def code(thing: Built) -> str:
     for name, parameter in signature(thing.build).parameters.items():
         if parameter.kind is Parameter.VAR_POSITIONAL:
             parts += [_show(value) for value in thing.config[name]]
+        elif parameter.kind is Parameter.VAR_KEYWORD:
+            parts += [f"{key}={_show(value)}" for key, value in thing.config[name].items()]
         elif name in thing.config and (value := _show(thing.config[name])) != _show(parameter.default):
             required = parameter.default is Parameter.empty and parameter.kind is not Parameter.KEYWORD_ONLY
             parts.append(value if required else f"{name}={value}")

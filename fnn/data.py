@@ -5,6 +5,7 @@ The batch of step s is a function of `(data, key, s)` alone, so training can res
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -13,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fnn import tree
+from fnn.check import positive
 from fnn.random import Key
-from fnn.types import Array, Ints
+from fnn.types import Array, Ints, Shape
 
 D = TypeVar("D")
 D_co = TypeVar("D_co", covariant=True)
@@ -64,6 +66,8 @@ class Batches(Generic[D_co]):
 
     def stream(self, key: Key, start: int = 0) -> Iterator[D_co]:
         """The batches of the steps `start`, `start + 1`, ... without end; only the order of one epoch is kept."""
+        if start < 0:
+            raise ValueError(f"batches: expected the number of a step, 0 or more, got {start}")
         epoch, first = divmod(start, self.steps_per_epoch)
         while True:
             yield from self._epoch(key, epoch, first)
@@ -94,25 +98,28 @@ def _taken(a: NDArray[Any], rows: Ints, shuffled: bool) -> NDArray[Any]:
 def batches(arrays: D, size: int, *, shuffle: bool = True, drop_last: bool = False) -> Batches[D]:
     """The batches of `size` examples of any tree of arrays with a common first axis, such as `(x, y)`.
 
-    Every epoch is shuffled anew, and its last batch may be shorter (`drop_last=True` leaves it out). Raises `ValueError`
-    for no arrays, no examples, arrays of different lengths, numbers that are not finite, and arrays of objects.
+    Every epoch is shuffled anew, and its last batch may be shorter (`drop_last=True` leaves it out).
+    Raises `ValueError` for no arrays, no examples, arrays of different lengths and numbers that are not finite, and
+    `TypeError` for lists and for arrays of anything but numbers.
     """
-    if isinstance(size, (bool, float)) or size < 1:
-        raise ValueError(f"batches: expected size to be a positive integer, got {size!r}")
+    size = positive("batches", "size", size)
     examples = count(arrays, "batches")
-    for path, a in tree.items(arrays):
-        _check_numbers(path, a)
+    check_numbers(arrays, "batches")
     if drop_last and size > examples:
         raise ValueError(
             f"batches: size {size} is larger than the {examples} examples, and drop_last leaves the short batch out: "
             "no batch remains; use a smaller size or drop_last=False"
         )
-    return Batches(arrays, int(size), shuffle, drop_last, examples)
+    return Batches(arrays, size, shuffle, drop_last, examples)
 
 
 def count(arrays: Any, who: str) -> int:
-    """The common length of the first axes; `ValueError` where there is none."""
-    lengths = {path or "the array": np.shape(a)[:1] for path, a in tree.items(arrays)}
+    """The common length of the first axes; `ValueError` where there is none, `TypeError` for what is no array."""
+    lengths: dict[str, Shape] = {}
+    for path, a in tree.items(arrays):
+        if not isinstance(a, np.ndarray):
+            raise TypeError(f"{who}: {_place(path)}: expected a NumPy array, got {type(a).__name__}; use np.asarray")
+        lengths[_place(path)] = a.shape[:1]
     if not lengths:
         raise ValueError(f"{who}: expected arrays, got nothing")
     if len(set(lengths.values())) > 1 or () in lengths.values():
@@ -124,16 +131,21 @@ def count(arrays: Any, who: str) -> int:
     return n
 
 
-def _check_numbers(path: str, a: Any) -> None:
-    where = f"array {path}" if path else "the array"
-    if not isinstance(a, np.ndarray):
-        raise TypeError(f"batches: {where}: expected a NumPy array, got {type(a).__name__}; use np.asarray")
-    if a.dtype.kind not in "fiub":
-        raise TypeError(f"batches: {where}: expected numbers, got dtype {a.dtype}")
-    if a.dtype.kind == "f" and a.size and not (np.isfinite(a.min()) and np.isfinite(a.max())):
-        bad = np.argwhere(~np.isfinite(a))
-        first = ", ".join(str(i) for i in bad[0])
-        raise ValueError(f"batches: {where}: {len(bad)} numbers are NaN or infinite, the first at index [{first}]")
+def check_numbers(arrays: Any, who: str) -> None:
+    """Raises `TypeError` for arrays that do not hold numbers, `ValueError` for numbers that are not finite."""
+    for path, a in tree.items(arrays):
+        if a.dtype.kind not in "fiub":
+            raise TypeError(f"{who}: {_place(path)}: expected numbers, got dtype {a.dtype}")
+        if a.dtype.kind == "f" and a.size and not (np.isfinite(a.min()) and np.isfinite(a.max())):
+            bad = np.argwhere(~np.isfinite(a))
+            first = ", ".join(str(i) for i in bad[0])
+            raise ValueError(
+                f"{who}: {_place(path)}: {len(bad)} numbers are NaN or infinite, the first at index [{first}]"
+            )
+
+
+def _place(path: str) -> str:
+    return f"array {path}" if path else "the array"
 
 
 # --- preparation -----------------------------------------------------------------------------------------------------
@@ -146,6 +158,10 @@ def split(arrays: D, fraction: float, key: Key) -> tuple[D, D]:
     >>> len(rest[0]), len(held_out[0])
     (8, 2)
     """
+    if not isinstance(key, Key):
+        raise TypeError(f"split: expected a Key last, as in split((x, y), 0.2, Key(0)), got {key!r}")
+    if not isinstance(fraction, (int, float, np.floating)) or not 0 < fraction < 1:
+        raise ValueError(f"split: expected a fraction between 0 and 1, got {fraction!r}")
     examples = count(arrays, "split")
     part = round(examples * fraction)
     if not 0 < part < examples:
@@ -156,7 +172,7 @@ def split(arrays: D, fraction: float, key: Key) -> tuple[D, D]:
 
 def one_hot(labels: Ints, classes: int) -> Array:
     """Rows with a 1 at the label and 0 elsewhere, float32: (...,) to (..., classes)."""
-    labels = np.asarray(labels)
+    classes, labels = positive("one_hot", "classes", classes), np.asarray(labels)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"one_hot: expected integer labels, got {labels.dtype}")
     if labels.size and not 0 <= labels.min() <= labels.max() < classes:
@@ -187,7 +203,7 @@ def read_idx(path: Any) -> NDArray[Any]:
         raise ValueError(f"read_idx: {path}: not an IDX file (it begins with {content[:4].hex(' ') or 'nothing'})")
     dtype, start = np.dtype(_IDX_TYPES[content[2]]), 4 + 4 * content[3]
     shape = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4))
-    expected = start + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    expected = start + math.prod(shape) * dtype.itemsize
     if len(content) != expected:
         raise ValueError(f"read_idx: {path}: announces shape {shape}, {expected} bytes, but has {len(content)}")
     return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))

@@ -1,8 +1,8 @@
-"""Why a loss stopped being finite: which parameter, activation or gradient went bad first."""
+"""Why training stopped being finite: which parameter, activation or gradient went bad first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,21 +16,24 @@ from fnn.types import EMPTY, Params, State
 
 
 class NonFiniteError(ArithmeticError):
-    """The loss stopped being finite. `train_state` is the last good state, `step` the update that went wrong."""
+    """Loss or parameters stopped being finite. `train_state` is the last good state, `step` the one that went wrong."""
 
     def __init__(self, message: str, train_state: TrainState) -> None:
         super().__init__(message)
         self.train_state = train_state
         self.step = train_state.step
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.train_state)
+
 
 def explain(
     model: Layer[Any, Any], loss: Loss[Any, Any], data: Data[Any], before: TrainState, now: TrainState
 ) -> NonFiniteError:
-    """The error to raise when the step from `now` gave a loss that is not finite; `before` is the state before it.
+    """The error to raise when the parameters of `now`, or the loss that they give, are not finite.
 
-    If the parameters of `now` are finite, its own pass went wrong; otherwise the update that led to it did. That step
-    is made again, layer by layer, with floating-point errors raised.
+    If its parameters are finite, its own pass went wrong; otherwise the update that led to it did, from the state
+    `before`. That step is made again, layer by layer, with floating-point errors raised.
     """
     parameter = first_bad(now.params)
     good = now if parameter is None else before
@@ -42,8 +45,8 @@ def explain(
     epoch = good.step / data.steps_per_epoch
     raised = _raised(model, loss, good, batch)
     return NonFiniteError(
-        f"train: the loss is not finite after step {now.step}; the step that went wrong is {good.step} "
-        f"(epoch {epoch:.4g}): {where}{raised}. The last good state is in this error's train_state. "
+        f"train: the {'loss is' if parameter is None else 'parameters are'} no longer finite: "
+        f"in step {good.step} (epoch {epoch:.4g}) {where}{raised}. The last good state is in this error's train_state. "
         "Lower the learning rate, clip the gradients, or scale the data.",
         good,
     )
@@ -51,7 +54,11 @@ def explain(
 
 def first_bad(values: Any) -> str | None:
     """The path of the first leaf with a NaN or an infinity."""
-    return next((path for path, a in tree.items(values) if not np.isfinite(a).all()), None)
+    return next(_bad(values), None)
+
+
+def _bad(values: Any) -> Iterator[str]:
+    return (path for path, a in tree.items(values) if not np.isfinite(a).all())
 
 
 def _first_bad_activation(model: Layer[Any, Any], loss: Loss[Any, Any], good: TrainState, batch: Any) -> str | None:
@@ -62,8 +69,9 @@ def _first_bad_activation(model: Layer[Any, Any], loss: Loss[Any, Any], good: Tr
             return f"the output of {found}"
         value, grads, _ = value_and_grad(model, loss)(good.params, good.state, batch[0], batch[1], mode, *batch[2:])
         if not np.isfinite(value):
-            return f"the loss {loss!r}"
-        path = first_bad(grads)
+            weightless = len(batch) == 3 and batch[2] is not None and not batch[2].sum()
+            return f"the loss {loss!r}{', since the weights of the batch sum to 0,' if weightless else ''}"
+        *_, path = [None, *_bad(grads)]  # the backward pass comes to the last one first
         return None if path is None else f"the gradient of {path}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from fnn.checkpoint import load, load_metadata, save
+from fnn.checkpoint import check_saving, load, load_metadata, save
 from fnn.random import Key
 from fnn.types import Params, State
 
@@ -35,7 +35,7 @@ class Row:
     epoch: float
     """The same in epochs."""
     loss: float
-    """The mean training loss since the row before, over examples, each as it was when its step was made."""
+    """The mean training loss since the row before, over examples by weight, each as it was when its step was made."""
     learning_rate: float | None
     """The learning rate of the last step, if the optimizer's state tells."""
     seconds: float
@@ -54,22 +54,37 @@ class Run:
     score: float = math.inf
     """The value it had; negated where higher is better."""
     loss: float = 0.0
-    """The sum of the training losses since the last row, and of their examples."""
-    examples: int = 0
+    """The weighted sum of the training losses since the last row."""
+    weight: float = 0.0
+    """The sum of the weights: the number of examples, where these have no weights."""
     seconds: float = 0.0
     history: tuple[Row, ...] = ()
+
+    def stepped(self, train_state: TrainState, loss: float, weight: float) -> Run:
+        """The run after one step more, with the mean loss and the weight of its batch."""
+        total = self.loss + loss * weight
+        return Run(train_state, self.best, self.score, total, self.weight + weight, self.seconds, self.history)
 
 
 def save_run(path: str | PathLike[str], run: Run) -> None:
     """Writes the run to a checkpoint: its train states as arrays, the rest as metadata."""
-    told = {name: getattr(run, name) for name in ("score", "loss", "examples", "seconds")}
+    told = {name: getattr(run, name) for name in ("score", "loss", "weight", "seconds")}
     rows = [attrs.asdict(row) for row in run.history]
-    save(path, {"train_state": run.train_state, "best": _outcome(run.best)}, metadata={"run": {**told, "history": rows}})
+    save(path, _kept(run), metadata={"run": {**told, "history": rows}})
+
+
+def check_saving_run(path: str | PathLike[str], run: Run) -> None:
+    """Raises what `save_run` would."""
+    check_saving(path, _kept(run))
+
+
+def _kept(run: Run) -> dict[str, Any]:
+    return {"train_state": run.train_state, "best": _outcome(run.best)}
 
 
 def load_run(path: str | PathLike[str], like: TrainState) -> Run:
     """The run in a checkpoint; `CheckpointError` lists what differs from the structure of `like`."""
-    found: Any = load(path, {"train_state": like, "best": _outcome(like)})
+    found: Any = load(path, _kept(Run(like, like)))
     told: dict[str, Any] = dict(load_metadata(path)["run"])
     now, rows = found["train_state"], tuple(Row(**row) for row in told.pop("history"))
     return Run(now, attrs.evolve(now, **found["best"]), history=rows, **told)

@@ -145,12 +145,16 @@ def _orthogonal(gain: float, key: Key, shape: Shape) -> Array:
 
 
 def _finite(who: str, name: str, value: float) -> float:
-    if not math.isfinite(value):
+    if not (_is_number(value) and math.isfinite(value)):
         raise ValueError(f"{who}: expected a finite {name}, got {value!r}")
     return float(value)
 
 
 def _positive(who: str, name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
+    if not (_is_number(value) and math.isfinite(value) and value > 0):
         raise ValueError(f"{who}: expected a positive, finite {name}, got {value!r}")
     return float(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.floating, np.integer))

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 _new, _set = object.__new__, object.__setattr__
 
 
-def _seed(key: Key, attribute: attrs.Attribute[int], value: int) -> None:
-    if type(value) is not int or not 0 <= value < 2**128:
+def _seed(value: SupportsIndex) -> int:
+    seed = -1 if isinstance(value, bool) or not hasattr(value, "__index__") else operator.index(value)
+    if not 0 <= seed < 2**128:
         raise ValueError(f"Key: expected a seed that is an integer from 0 to 2**128 - 1, got {value!r}")
+    return seed
 
 
 @attrs.frozen
@@ -31,14 +33,14 @@ class Key:
     key can be derived for every layer of every step; the path is hashed where numbers are drawn, in `generator`.
     """
 
-    entropy: int = attrs.field(validator=_seed)
+    entropy: int = attrs.field(converter=_seed)
     path: tuple[int | str, ...] = ()
 
     def fold_in(self, part: SupportsIndex | str) -> Key:
         """The key one step further down: `key.fold_in("order").fold_in(epoch)`."""
         if type(part) is not int and type(part) is not str:
             part = _part(part)
-        key: Key = _new(Key)  # attrs' own constructor would validate the seed again at every step
+        key: Key = _new(Key)  # attrs' own constructor would check the seed again at every step
         _set(key, "entropy", self.entropy)
         _set(key, "path", (*self.path, part))
         return key
@@ -63,7 +65,7 @@ def _part(part: SupportsIndex | str) -> int | str:
 def _encode(part: int | str) -> list[int]:
     """32-bit words that no other part, and no sequence of other parts, begins with: kind, length, content."""
     if isinstance(part, str):
-        kind, content = 0, part.encode()
+        kind, content = 0, part.encode(errors="surrogatepass")  # file names may hold lone surrogates
     else:
         kind, content = 1 if part >= 0 else 2, abs(part).to_bytes((part.bit_length() + 7) // 8, "little")
     words = [int.from_bytes(content[i : i + 4], "little") for i in range(0, len(content), 4)]

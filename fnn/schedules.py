@@ -15,6 +15,7 @@ from fnn.check import above_zero, fraction, not_negative, positive
 from fnn.types import bind
 
 Schedule: TypeAlias = Callable[[int], float]
+"""From the number of updates made so far to a rate."""
 
 
 def constant(value: float) -> Schedule:

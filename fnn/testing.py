@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fnn import tree
-from fnn.contract import Eval, Layer, Loss, Mode, Train, evaluator, params_vjp
+from fnn.contract import Eval, Layer, Loss, Mode, Train, evaluator, inputs_vjp, params_vjp, trainable
 from fnn.random import Key
 from fnn.types import Array, Params, ShapeError, State
 
@@ -401,7 +401,10 @@ def purity_law(s: LayerSubject) -> float:
 
 
 def gradient_law(s: LayerSubject) -> float:
-    """Gradients have structure, shapes and dtypes of what they belong to; float32 stays float32, float64 float64."""
+    """Gradients have structure, shapes and dtypes of what they belong to (`None` where parameters are frozen).
+
+    float32 stays float32, float64 float64.
+    """
     for dtype in (np.float32, np.float64):
         params, state, x = s.point(dtype)
         floats = any(np.asarray(leaf).dtype.kind == "f" for leaf in tree.leaves((params, x)))
@@ -412,9 +415,9 @@ def gradient_law(s: LayerSubject) -> float:
             _require_alike("state", after, state)
             dy = s.cotangent(y)
             grads, dx = s.vjp(params, cache, dy, x)
-            _require_alike("grads", grads, params)
+            _require_alike("grads", grads, trainable(s.layer, params))
             _require_alike("dx", dx, _differentiable(x, x))
-            _require_alike("param_vjp", params_vjp(s.layer)(params, cache, dy), params)
+            _require_alike("param_vjp", params_vjp(s.layer)(params, cache, dy), grads)
         _require_alike("infer", evaluator(s.layer)(params, state, x), y)
     return 0.0
 
@@ -459,20 +462,28 @@ def derivative_law(s: LayerSubject) -> float:
     """`vjp` is the derivative of `forward`, by central differences in float64."""
     params, state, x = s.point()
     floats, others = tree.partition(x, lambda path, a: bool(np.asarray(a).dtype.kind == "f"))
+    moving = trainable(s.layer, params)
     errors = []
     for mode in s.modes:
         y, _, cache = s.layer.forward(params, state, x, mode)
         dy = s.cotangent(y)
         grads, dx = s.vjp(params, cache, dy, x)
-        _require_alike("grads", grads, params)
+        _require_alike("grads", grads, moving)
         _require_alike("dx", dx, floats)
 
         def f(at: Any, mode: Mode = mode) -> Any:
-            return s.layer.forward(at["params"], state, tree.merge(at["x"], others), mode)[0]
+            return s.layer.forward(_overlaid(params, at["params"]), state, tree.merge(at["x"], others), mode)[0]
 
-        claim = _Claim(f, dy, {"params": params, "x": floats}, {"params": grads, "x": dx})
+        claim = _Claim(f, dy, {"params": moving, "x": floats}, {"params": grads, "x": dx})
         errors.append(_gradient_error(claim, s.tolerance, _mode(mode)))
     return max(errors)
+
+
+def _overlaid(whole: Any, part: Any) -> Any:
+    """`whole` with the leaves of `part` in place of its own, where `part` has some."""
+    if not isinstance(part, Mapping):
+        return whole if part is None else part
+    return {**whole, **{name: _overlaid(whole[name], below) for name, below in part.items()}}
 
 
 def precision_law(s: LayerSubject) -> float:
@@ -518,7 +529,7 @@ def batch_law(s: LayerSubject) -> float:
 
 
 def inference_law(s: LayerSubject) -> float:
-    """`infer` equals `forward` in Eval mode, `param_vjp` equals `vjp(...)[0]`."""
+    """`infer` equals `forward` in Eval mode, `param_vjp` equals `vjp(...)[0]`, `input_vjp` equals `vjp(...)[1]`."""
     params, state, x = s.point()
     for mode in s.modes:
         y, _, cache = s.layer.forward(params, state, x, mode)
@@ -526,8 +537,10 @@ def inference_law(s: LayerSubject) -> float:
             _require_equal("infer", evaluator(s.layer)(params, state, x), y, "forward in Eval mode gives", CLOSE)
         if tree.leaves(_differentiable(x, x)):
             dy = s.cotangent(y)
-            grads = s.layer.vjp(params, cache, dy)[0]
+            grads, dx = s.layer.vjp(params, cache, dy)
             _require_equal("param_vjp", params_vjp(s.layer)(params, cache, dy), grads, "vjp gives", CLOSE)
+            dx_alone = inputs_vjp(s.layer)(params, cache, dy)
+            _require_equal("input_vjp", _differentiable(dx_alone, x), _differentiable(dx, x), "vjp gives", CLOSE)
     return 0.0
 
 

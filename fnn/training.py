@@ -1,5 +1,5 @@
 """Training in three layers, each usable alone: `make_step` (one update), `iterate` (a generator of updates), and
-`train` (a fold over it that keeps history, evaluates, reports and saves). All of them are pure but for what is injected.
+`train` (a fold over it that keeps history, evaluates, reports, saves). All of them are pure but for what is injected.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from os import PathLike
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
+import numpy as np
 
 from fnn import tree
-from fnn.contract import Layer, Loss, Train, ValueAndGrad, evaluator, value_and_grad
-from fnn.data import Data, count
-from fnn.diagnosis import explain
-from fnn.history import Row, Run, TrainState, load_run, save_run
 from fnn.check import positive
-from fnn.metrics import Mean, Metric, add_to_mean, compute_mean
+from fnn.contract import Layer, Loss, Train, ValueAndGrad, evaluator, value_and_grad
+from fnn.data import Data, check_numbers, count
+from fnn.diagnosis import explain, first_bad
+from fnn.history import Row, Run, TrainState, check_saving_run, load_run, save_run
+from fnn.metrics import Metric, add_to_mean, compute_mean, no_mean
 from fnn.optimizers import Context, GradientTransformation, Update, UpdateWith, apply_updates, learning_rate
 from fnn.random import Key
 from fnn.types import EMPTY, Array, Params, State, bind
@@ -102,14 +103,19 @@ def evaluate(
     size: int = 1024,
 ) -> dict[str, float]:
     """The mean loss and the metrics, by name, over arrays `(x, target)` or `(x, target, weight)`, `size` at a time."""
+    _check_measures("evaluate", model, loss, metrics)
+    _check_batch("evaluate", data)
+    positive("evaluate", "size", size)
     examples, infer = count(data, "evaluate"), evaluator(model)
-    mean, sums = Mean(0.0, 0.0), [metric.init() for metric in metrics]
+    mean, sums = no_mean(), [metric.init() for metric in metrics]
     for start in range(0, examples, size):
         x, target, *rest = tree.map(lambda a: a[start : start + size], data)
         weight = rest[0] if rest else None
         output = infer(params, state, x)
         mean = add_to_mean(mean, loss.each(output, target), weight)
         sums = [metric.update(total, output, target, weight) for metric, total in zip(metrics, sums)]
+    if not mean.weight:
+        raise ValueError("evaluate: the weights of all examples sum to 0")
     return {"loss": compute_mean(mean), **{m.kind: m.compute(total) for m, total in zip(metrics, sums)}}
 
 
@@ -170,61 +176,88 @@ def train(
     every: a row of the history is made after this many steps, as well as after every epoch and at the end.
     report: called with every row, for instance `progress()`.
     checkpoint: a file to save to, every `checkpoint_every` steps (by default every epoch), at the end, and when
-        interrupted from the keyboard.
+        interrupted from the keyboard. That it can be written is tried before the first step.
     resume: a checkpoint, or the `train_state` of a result, to go on from; `params` then only say what it must contain.
-        Training n steps gives the same bits as training k, saving, loading in a new process and training n - k.
+        Training n steps gives the same bits as training k, saving, loading in a new process and training n - k; from
+        a checkpoint the history is the same too. (A `train_state` is without history and best parameters.)
 
-    Raises `NonFiniteError` when the loss stops being finite: it says where that began, and holds the last good state.
+    Raises `NonFiniteError` when the loss or the parameters stop being finite: it says where that began, and holds the
+    last good state; no checkpoint is written of bad ones.
     """
-    _check_parts(data, opt, model, loss, metrics, monitor, evaluation)
+    _check_parts(data, opt, model, loss, metrics, monitor, key)
     per_epoch = data.steps_per_epoch
     total = _total(per_epoch, epochs, steps)
-    every = positive("train", "every", total if every is None else every)
-    save_every = positive("train", "checkpoint_every", per_epoch if checkpoint_every is None else checkpoint_every)
+    row_every = None if every is None else positive("train", "every", every)
+    save_every = per_epoch if checkpoint_every is None else positive("train", "checkpoint_every", checkpoint_every)
     run = _start(params, state, key, data, opt, model, resume)
-    step, now, loss_sum, examples = make_step(model, loss, opt), run.train_state, run.loss, run.examples
-    before, began = now, clock() - run.seconds
+    if evaluation is not None:
+        _try_evaluation(model, run.train_state, evaluation, loss, metrics)
+    if checkpoint is not None:
+        check_saving_run(checkpoint, run)
+    step, before, began = make_step(model, loss, opt), run.train_state, clock() - run.seconds
 
-    def so_far() -> Run:
-        return attrs.evolve(run, train_state=now, loss=loss_sum, examples=examples, seconds=clock() - began)
+    def row_is_due(step: int) -> bool:
+        return step % per_epoch == 0 or row_every is not None and step % row_every == 0
+
+    def with_row(run: Run) -> Run:
+        now, evaluated = run.train_state, EMPTY
+        if evaluation is not None and (now.step % per_epoch == 0 or now.step == total):
+            evaluated = evaluate(model, now.params, evaluation, loss=loss, metrics=metrics, state=now.state)
+        run = _with_row(run, now.step / per_epoch, clock() - began, evaluated, monitor, metrics)
+        if report:
+            report(run.history[-1])
+        return run
+
+    def checked(run: Run) -> Run:
+        if first_bad(run.train_state.params) is not None:
+            raise explain(model, loss, data, before, run.train_state)
+        return attrs.evolve(run, seconds=clock() - began)
 
     try:
-        for batch in islice(data.stream(now.key, now.step), max(0, total - now.step)):
+        if run.weight and row_is_due(run.train_state.step):
+            run = with_row(run)  # an interrupt, or the end of a shorter training, left it out
+        stream = data.stream(run.train_state.key, run.train_state.step)
+        for batch in islice(stream, max(0, total - run.train_state.step)):
+            now = run.train_state
             after, measured = step(now, batch)
             value = float(measured["loss"])
             if not math.isfinite(value):
                 raise explain(model, loss, data, before, now)
-            before, now = now, after
-            n = len(tree.leaves(batch[1])[0])
-            loss_sum, examples = loss_sum + value * n, examples + n
-            epoch_ends = now.step % per_epoch == 0 or now.step == total
-            if epoch_ends or now.step % every == 0:
-                evaluated: Mapping[str, float] = EMPTY
-                if evaluation is not None and epoch_ends:
-                    evaluated = evaluate(model, now.params, evaluation, loss=loss, metrics=metrics, state=now.state)
-                run = _with_row(so_far(), now.step / per_epoch, evaluated, monitor, metrics)
-                loss_sum, examples = 0.0, 0
-                if report:
-                    report(run.history[-1])
-            if checkpoint is not None and (now.step % save_every == 0 or now.step == total):
-                save_run(checkpoint, so_far())
+            run, before = run.stepped(after, value, _weight(batch)), now
+            if row_is_due(after.step) and (after.step < total or after.step % per_epoch == 0):
+                run = with_row(run)
+            if checkpoint is not None and (after.step % save_every == 0 or after.step == total):
+                save_run(checkpoint, checked(run))
     except KeyboardInterrupt as interrupt:
         if checkpoint is not None:
-            save_run(checkpoint, so_far())
-            interrupt.add_note(f"saved step {now.step} to {checkpoint}; train(..., resume=...) goes on from there")
+            save_run(checkpoint, checked(run))
+            how = f"train(..., resume={str(checkpoint)!r}) goes on from there"
+            interrupt.add_note(f"saved step {run.train_state.step} to {checkpoint}; {how}")
         raise
-    best = now if evaluation is None else run.best
+    run = checked(run)
+    if run.weight:
+        run = with_row(run)  # within an epoch, and not in the checkpoint: a longer training does not evaluate here
+    now, best = run.train_state, run.train_state if evaluation is None else run.best
     return Result(now, best.params, best.state, run.history)
 
 
+def _weight(batch: tuple[Any, ...]) -> float:
+    """How much the mean loss of a batch counts: the sum of its weights, or the number of its examples."""
+    return float(len(tree.leaves(batch[1])[0]) if len(batch) == 2 or batch[2] is None else batch[2].sum())
+
+
 def _with_row(
-    run: Run, epoch: float, evaluated: Mapping[str, float], monitor: str, metrics: Sequence[Metric[Any, Any]]
+    run: Run,
+    epoch: float,
+    seconds: float,
+    evaluated: Mapping[str, float],
+    monitor: str,
+    metrics: Sequence[Metric[Any, Any]],
 ) -> Run:
     """The run with one row more, and with its best state if this evaluation is the best so far."""
     now = run.train_state
-    mean = run.loss / run.examples
-    row = Row(now.step, epoch, mean, learning_rate(now.opt_state), run.seconds, evaluated)
-    run = attrs.evolve(run, loss=0.0, examples=0, history=(*run.history, row))
+    row = Row(now.step, epoch, run.loss / run.weight, learning_rate(now.opt_state), seconds, evaluated)
+    run = attrs.evolve(run, loss=0.0, weight=0.0, seconds=seconds, history=(*run.history, row))
     if not evaluated:
         return run
     score = evaluated[monitor]
@@ -244,19 +277,54 @@ def _start(
 ) -> Run:
     """The run to begin with, or to go on with; checks that parameters, model and data belong together."""
     first = next(iter(data.stream(key, 0)))
-    if not isinstance(first, tuple) or len(first) not in (2, 3):
-        raise TypeError(f"train: expected batches (x, target) or (x, target, weight), got {_kind(first)}")
+    _check_batch("train", first)
     in_shape = tree.map(lambda a: a.shape[1:], first[0])
     model.out_shape(in_shape)
-    tree.check_same_structure(model.init(key, in_shape), params, ("the model's parameters", "the given ones"))
-    params, state = tree.read_only(params), model.init_state(in_shape) if state is None else state
+    needed = f"the model for inputs {in_shape}"
+    tree.check_same_structure(model.init(key, in_shape), params, (needed, "the given parameters"))
+    _check_params(params)
+    if state is not None:
+        tree.check_same_structure(model.init_state(in_shape), state, (needed, "the given state"))
+    params, state = tree.read_only(params), model.init_state(in_shape) if state is None else tree.read_only(state)
     fresh = TrainState(0, params, state, opt.init(params), key)
     if resume is None:
         return Run(fresh, fresh)
-    if isinstance(resume, TrainState):
-        tree.check_same_structure(params, resume.params, ("the given parameters", "those to resume from"))
-        return Run(resume, resume)
-    return load_run(resume, fresh)
+    if isinstance(resume, (str, PathLike)):
+        return load_run(resume, fresh)
+    if not isinstance(resume, TrainState):
+        hint = "; use its train_state" if isinstance(resume, Result) else ""
+        raise TypeError(f"train: resume: expected a path or a TrainState, got {_kind(resume)}{hint}")
+    for part in ("params", "state", "opt_state"):
+        names = f"the {part} of this training", f"the {part} to resume from"
+        tree.check_same_structure(getattr(fresh, part), getattr(resume, part), names)
+    return Run(resume, resume)
+
+
+def _check_params(params: Params) -> None:
+    for path, leaf in tree.items(params):
+        if not isinstance(leaf, np.ndarray) or leaf.dtype.kind != "f":
+            what = f"dtype {leaf.dtype}" if isinstance(leaf, np.ndarray) else type(leaf).__name__
+            raise TypeError(f"train: params: {path}: expected an array of floating-point numbers, got {what}")
+    if bad := first_bad(params):
+        raise ValueError(f"train: params: {bad} holds numbers that are NaN or infinite")
+
+
+def _try_evaluation(
+    model: Layer[X, Y], start: TrainState, data: Batch[X, T], loss: Loss[Y, T], metrics: Sequence[Metric[Y, T]]
+) -> None:
+    """Evaluates one example: what does not fit is better found before an epoch of training than after it."""
+    _check_batch("train: evaluation", data)
+    count(data, "train: evaluation")
+    check_numbers(data, "train: evaluation")
+    x, target, *rest = tree.map(lambda a: a[:1], data)
+    try:
+        output = evaluator(model)(start.params, start.state, x)
+        add_to_mean(no_mean(), loss.each(output, target), rest[0] if rest else None)
+        for metric in metrics:
+            metric.update(metric.init(), output, target, None)
+    except Exception as error:
+        error.add_note("with the evaluation data of train")
+        raise
 
 
 def _total(per_epoch: int, epochs: int | None, steps: int | None) -> int:
@@ -269,25 +337,40 @@ def _total(per_epoch: int, epochs: int | None, steps: int | None) -> int:
     raise ValueError(f"train: expected either epochs or steps, got epochs={epochs} and steps={steps}")
 
 
-def _check_parts(
-    data: Any, opt: Any, model: Any, loss: Any, metrics: Sequence[Any], monitor: str, evaluation: Any
-) -> None:
-    """Each part has its place; a function that makes a part, given instead of it, is the common mistake."""
-    for name, part, expected, ok in (
-        ("data", data, "batches(...)", hasattr(data, "stream") and hasattr(data, "steps_per_epoch")),
-        ("opt", opt, "an optimizer such as adam(1e-3)", hasattr(opt, "init") and hasattr(opt, "update")),
-        ("model", model, "a layer such as serial(...)", isinstance(model, Layer)),
-        ("loss", loss, "a loss such as mse", isinstance(loss, Loss)),
-        *(("metrics", metric, "metrics such as accuracy", isinstance(metric, Metric)) for metric in metrics),
-    ):
-        if not ok:
-            call = f"; call it: {part.__name__}(...)" if callable(part) and hasattr(part, "__name__") else ""
-            raise TypeError(f"train: {name}: expected {expected}, got {_kind(part)}{call}")
-    names = ["loss", *(metric.kind for metric in metrics)]
+def _check_parts(data: Any, opt: Any, model: Any, loss: Any, metrics: Any, monitor: str, key: Any) -> None:
+    is_data = hasattr(data, "stream") and hasattr(data, "steps_per_epoch")
+    is_opt = hasattr(opt, "init") and hasattr(opt, "update") and not isinstance(opt, Metric)
+    _check_part("train: data", data, "batches(...)", is_data)
+    _check_part("train: opt", opt, "an optimizer such as adam(1e-3)", is_opt)
+    _check_part("train: key", key, "a Key such as Key(0)", isinstance(key, Key))
+    names = _check_measures("train", model, loss, metrics)
     if monitor not in names:
         raise ValueError(f"train: monitor: expected one of {', '.join(names)}, got {monitor!r}")
-    if evaluation is not None:
-        count(evaluation, "train: evaluation")
+
+
+def _check_measures(who: str, model: Any, loss: Any, metrics: Any) -> list[str]:
+    """The names of loss and metrics, once all are what they should be."""
+    _check_part(f"{who}: model", model, "a layer such as serial(...)", isinstance(model, Layer))
+    _check_part(f"{who}: loss", loss, "a loss such as mse", isinstance(loss, Loss))
+    _check_part(f"{who}: metrics", metrics, "a list or tuple of metrics", isinstance(metrics, (list, tuple)))
+    for metric in metrics:
+        _check_part(f"{who}: metrics", metric, "metrics such as accuracy", isinstance(metric, Metric))
+    names = ["loss", *(metric.kind for metric in metrics)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{who}: metrics: two have the same name: {', '.join(names)}")
+    return names
+
+
+def _check_part(where: str, part: Any, expected: str, ok: bool) -> None:
+    """Each part has its place; a function that makes a part, given instead of it, is the common mistake."""
+    if not ok:
+        call = f"; call it: {part.__name__}(...)" if callable(part) and hasattr(part, "__name__") else ""
+        raise TypeError(f"{where}: expected {expected}, got {_kind(part)}{call}")
+
+
+def _check_batch(who: str, batch: Any) -> None:
+    if not isinstance(batch, tuple) or len(batch) not in (2, 3):
+        raise TypeError(f"{who}: expected (x, target) or (x, target, weight), got {_kind(batch)}")
 
 
 def _kind(thing: Any) -> str:

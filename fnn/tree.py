@@ -219,9 +219,12 @@ def _select(tree: Tree, where: Callable[[str, Any], bool], path: str, wanted: bo
         return tree if bool(where(path, tree)) is wanted else None
     children = [(name, child, _select(child, where, join(path, name), wanted)) for name, child in _children(tree)]
     if isinstance(tree, Mapping):
-        kept = zip(tree, children)
-        return {k: new for k, (_, old, new) in kept if new is not None and not (_is_node(new) and not new and old)}
+        return {k: new for k, (_, old, new) in zip(tree, children) if not (_is_empty(new) and not _is_empty(old))}
     return rebuild(tree, [new for _, _, new in children])
+
+
+def _is_empty(tree: Tree) -> bool:
+    return _is_node(tree) and not tree
 
 
 def merge(tree: Tree, other: Tree) -> Tree:

@@ -201,6 +201,10 @@ def halved_param_vjp(params: Params, cache: Any, dy: Array) -> Params:
     return {"weight": cache[0].T.dot(dy) / 2, "bias": dy.sum(0)}
 
 
+def doubled_input_vjp(params: Params, cache: Any, dy: Array) -> Array:
+    return np.asarray(2 * dy.dot(params["weight"].T))
+
+
 def grows_state(params: Params, state: State, x: Array, mode: Mode) -> Result:
     y, _, cache = forward(params, state, x, mode)
     return y, {**state, "count": np.ones((), x.dtype)}, cache
@@ -322,6 +326,7 @@ WRONG: list[tuple[str, str, Layer[Any, Any]]] = [
     ("law 10 (shape errors)", "forward in Train mode makes (5, 3) of (5, 1)", BROADCASTING),
     (LAW_12, "infer[", twin(infer=infer_without_bias)),
     (LAW_12, "param_vjp: weight[", twin(param_vjp=halved_param_vjp)),
+    (LAW_12, "input_vjp[", twin(input_vjp=doubled_input_vjp)),
 ]
 
 

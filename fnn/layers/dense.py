@@ -31,10 +31,15 @@ def dense_param_vjp(params: Params, x: Array, dy: Array) -> Params:
     return {"weight": weight, "bias": ones(len(flat), dy.dtype).dot(flat)} if "bias" in params else {"weight": weight}
 
 
+def dense_input_vjp(params: Params, x: Array, dy: Array) -> Array:
+    """`dx = dy W'`."""
+    dx: Array = rows(dy).dot(params["weight"].T)
+    return dx if x.ndim == 2 else dx.reshape(x.shape)
+
+
 def dense_vjp(params: Params, x: Array, dy: Array) -> tuple[Params, Array]:
-    """As `dense_param_vjp`, and `dx = dy W'`."""
-    dx = rows(dy).dot(params["weight"].T)
-    return dense_param_vjp(params, x, dy), dx if x.ndim == 2 else dx.reshape(x.shape)
+    """`dW`, `db` and `dx`, as above."""
+    return dense_param_vjp(params, x, dy), dense_input_vjp(params, x, dy)
 
 
 def rows(x: Array) -> Array:
@@ -57,6 +62,7 @@ def Dense(
         dense_vjp,
         out_shape=bind(_out_shape, features),
         param_vjp=dense_param_vjp,
+        input_vjp=dense_input_vjp,
         config={"features": features, "weight_init": weight_init, "bias_init": bias_init},
         build=Dense,
     )

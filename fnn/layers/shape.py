@@ -13,17 +13,17 @@ from fnn.types import EMPTY, Array, Params, Shape, ShapeError, bind
 # --- identity: y = x,   dx = dy --------------------------------------------------------------------------------------
 
 
-def identity_forward(params: Params, x: Any) -> tuple[Any, None]:
-    """`y = x`, the same object, whatever it is."""
+def identity_forward(params: Params, x: Array) -> tuple[Array, None]:
+    """`y = x`, the same object."""
     return x, None
 
 
-def identity_vjp(params: Params, cache: None, dy: Any) -> tuple[Params, Any]:
+def identity_vjp(params: Params, cache: None, dy: Array) -> tuple[Params, Array]:
     """`dx = dy`."""
     return EMPTY, dy
 
 
-Identity: Layer[Any, Any] = stateless("Identity", no_params, identity_forward, identity_vjp)
+Identity = stateless("Identity", no_params, identity_forward, identity_vjp)
 
 
 # --- reshape: the numbers of an example in another shape, in the same order ------------------------------------------

@@ -95,7 +95,7 @@ def _filled(grads: Any, params: Any) -> Any:
 SMALL = 1 << 13
 """Leaves below this size are worked on together, so that many small ones cost few calls."""
 
-SLICE = 1 << 15
+SLICE = 1 << 16
 """Larger leaves are worked on in slices of this size, a handful of which fit the second-level cache."""
 
 Moments: TypeAlias = Array
@@ -110,7 +110,7 @@ def elementwise(
     `rule(g, u, *old, *new)` reads the gradient g and the old moments and fills u (which may be g itself) and the new
     moments, arrays of one shape. Raises `ValueError` where the gradients differ from the parameters.
     """
-    if not isinstance(params, Mapping):
+    if type(params) is not dict and not isinstance(params, Mapping):
         updates, new = elementwise(rule, {"": grads}, {"": params}, *moments)
         return updates[""], new
     small, large, like, complete = _matched(grads, params)
@@ -125,8 +125,7 @@ def elementwise(
             rule(small, *[a[:start] for a in parts])
         for g in large:
             g = g.reshape(-1)
-            for first in range(0, g.size, SLICE):
-                piece = g[first : first + SLICE]
+            for piece in [g] if g.size <= SLICE else [g[i : i + SLICE] for i in range(0, g.size, SLICE)]:
                 end = start + piece.size
                 rule(piece, *[a[start:end] for a in parts])
                 start = end

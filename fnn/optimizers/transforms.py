@@ -28,7 +28,6 @@ from fnn.optimizers.protocol import (
 from fnn.optimizers.rules import check_gradients, check_selects, decays, leaf_norm, leafwise, scaled
 from fnn.random import Key
 from fnn.schedules import Schedule
-from fnn.tree import join
 from fnn.types import Array, Params, bind
 
 # --- composition -----------------------------------------------------------------------------------------------------
@@ -161,7 +160,7 @@ def _decayed(path: str, decay: float, where: Where, grads: Any, params: Any) -> 
         raise ValueError("the trees have different numbers of children")
     new: dict[str, Any] = {}
     for name, p in params.items():
-        g, here = grads[name], join(path, name)
+        g, here = grads[name], f"{path}/{name}" if path else name
         if type(p) is not np.ndarray or type(g) is not np.ndarray:
             new[name] = _decayed(here, decay, where, g, p)
         elif g.shape != p.shape:
