@@ -26,8 +26,7 @@ def fraction(who: str, name: str, value: float) -> float:
 
 def number(who: str, name: str, value: float, above: float = -math.inf, below: float = math.inf) -> float:
     """The value if it is a finite number, larger than `above` and smaller than `below`; else `ValueError`."""
-    numeric = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not numeric or not math.isfinite(value):
+    if not _is_number(value) or not math.isfinite(value):
         raise ValueError(f"{who}: expected {name} to be a finite number, got {value!r}")
     if not above < value < below:
         bounds = [f"larger than {above:g}"] * (above > -math.inf) + [f"smaller than {below:g}"] * (below < math.inf)
@@ -36,10 +35,21 @@ def number(who: str, name: str, value: float, above: float = -math.inf, below: f
 
 
 def not_negative(who: str, name: str, value: float) -> float:
-    """The value if it is a finite number of 0 or more; else `ValueError`."""
-    if number(who, name, value) < 0:
-        raise ValueError(f"{who}: expected {name} not to be negative, got {value!r}")
+    """The value if it is finite and at least 0; `ValueError` names what it was for."""
+    if not (_is_number(value) and math.isfinite(value) and value >= 0):
+        raise ValueError(f"{who}: expected a finite {name} of at least 0, got {value!r}")
     return float(value)
+
+
+def above_zero(who: str, name: str, value: float) -> float:
+    """The value if it is finite and above 0; `ValueError` names what it was for."""
+    if not (_is_number(value) and math.isfinite(value) and value > 0):
+        raise ValueError(f"{who}: expected a finite {name} above 0, got {value!r}")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
 
 
 def feature_shape(who: str, in_shape: Any) -> Shape:
