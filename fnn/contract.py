@@ -341,6 +341,10 @@ def value_and_grad(model: Layer[X, Y], loss: Loss[Y, T], penalty: Penalty | None
     `value` is the mean loss of the batch as a 0-d array, `grads` its derivative, shaped as the parameters. A penalty on
     the parameters adds its value and its derivative.
     """
+    for name, part, kind in (("model", model, Layer), ("loss", loss, Loss)):
+        if not isinstance(part, kind):
+            call = f"; call it: {part.__name__}(...)" if hasattr(part, "__name__") else ""
+            raise TypeError(f"value_and_grad: {name}: expected a {kind.__name__}, got {part!r}{call}")
     f: ValueAndGrad[X, T] = bind(_value_and_grad, model.forward, params_vjp(model), loss.forward, loss.vjp)
     return f if penalty is None else bind(_penalised, f, penalty)
 

@@ -77,9 +77,7 @@ def _first_bad_activation(
         f = value_and_grad(model, loss, penalty)
         value, grads, _ = f(good.params, good.state, batch[0], batch[1], mode, *batch[2:])
         if not np.isfinite(value):
-            what = f"the loss {loss!r}" if penalty is None else f"the loss {loss!r} with the penalty {penalty!r}"
-            weightless = len(batch) == 3 and batch[2] is not None and not batch[2].sum()
-            return f"{what}{', since the weights of the batch sum to 0,' if weightless else ''}"
+            return f"the loss {loss!r}" if penalty is None else f"the loss {loss!r} with the penalty {penalty!r}"
         *_, path = [None, *_bad(grads)]  # the backward pass comes to the last one first
         return None if path is None else f"the gradient of {path}"
 

@@ -14,7 +14,7 @@ from fnn.random import Key
 from fnn.types import Params, State
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class TrainState:
     """Everything that a training step reads and gives anew. Resuming needs nothing else."""
 
@@ -44,7 +44,7 @@ class Row:
     """The loss and the metrics on the evaluation data; empty where nothing was evaluated."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Run:
     """How far a run has come: what `train` carries from step to step, and what a checkpoint of it holds."""
 

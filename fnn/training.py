@@ -105,7 +105,7 @@ def evaluate(
 # --- the loop --------------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Result:
     """What training gives."""
 

@@ -15,7 +15,7 @@ import pytest
 import fnn.losses
 from fnn import tree
 from fnn.combinators import serial
-from fnn.contract import EVAL, Loss, Penalty, grad, pullback, value_and_grad
+from fnn.contract import EVAL, Layer, Loss, Penalty, grad, pullback, value_and_grad
 from fnn.data import batches
 from fnn.diagnosis import NonFiniteError
 from fnn.layers.activation import Sigmoid, Tanh
@@ -462,6 +462,11 @@ def test_refused(error: type[Exception], message: str, call: Callable[[], Any]) 
         call()
 
 
+def test_an_evaluation_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="the weights of all examples sum to 0"):
+        evaluate(Identity, {}, (Z, L * 0), loss=softmax_cross_entropy(ignore=0))
+
+
 # --- penalties -------------------------------------------------------------------------------------------------------
 
 NET = serial(Dense(4), Tanh, Dense(2))
@@ -545,7 +550,8 @@ def test_training_without_targets() -> None:
     pairs = x, (x + 0.1 * g.standard_normal(x.shape)).astype(np.float32)
     loss = info_nce(temperature=0.5)
     data = batches((pairs, None), size=8)
-    found = train({}, data, sgd(0.1), model=Identity, loss=loss, epochs=1, evaluation=(pairs, None))
+    net: Layer[Any, Any] = Identity
+    found = train({}, data, sgd(0.1), model=net, loss=loss, epochs=1, evaluation=(pairs, None))
     assert found.history[-1].evaluation["loss"] == pytest.approx(value(loss, pairs, None), rel=1e-6)
 
 

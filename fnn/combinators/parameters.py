@@ -416,6 +416,7 @@ def SpectralNorm(layer: Layer[A, B], iterations: int = 1) -> Layer[A, B]:
     For every parameter M with two axes or more, as a matrix (in, out), `s = |M u|`, where the unit vector u (out,) is a
     state (`spectral/...`) that every training pass moves by `iterations` steps of the power method towards the right
     singular vector. A pass uses the u it is given: so s is a function of M alone, and the derivative is exact.
+    (PyTorch moves u before it uses it: evaluation after training is one step of the power method behind ours there.)
     The parameters keep their form; u starts in a fixed direction, and s is the largest singular value only after some
     training passes (below it before).
     """

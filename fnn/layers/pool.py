@@ -267,7 +267,7 @@ def MaxPool2D(size: Sizes, stride: Sizes | None = None, padding: Padding = "vali
     """The largest number of every window, channel by channel: `(batch, height, width, channels)`, the space reduced.
 
     `stride` is the size unless given. Padding (as in `Conv2D`) is never the maximum. The gradient goes to one place: of
-    equal maxima that in the first column, and there the first.
+    equal maxima that in the first column, and there the first (PyTorch: in the first row, and there the first).
     """
     return _max(MaxPool2D, 2, size, stride, padding)
 

@@ -176,6 +176,7 @@ def class_forward(
     output: Array,
     target: Array | Ints,
 ) -> tuple[Array, tuple[C, Shape]]:
+    """The mean over the rows of every example; the cache is that of the rows and the shape of the output."""
     targets = class_targets(classes, output, target)
     shape = output.shape
     l, cache = forward(output if len(shape) == 2 else output.reshape(-1, shape[-1]), targets)
@@ -183,6 +184,7 @@ def class_forward(
 
 
 def class_vjp(vjp: Callable[[C, Any], Array], cache: tuple[C, Shape], dl: float | Array) -> Array:
+    """The derivative of every row gets its part of its example's dl."""
     of_rows, shape = cache
     if len(shape) == 2:
         return vjp(of_rows, spread(dl, 2))

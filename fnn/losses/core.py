@@ -46,7 +46,7 @@ def loss(
     how much every example counts (batch,), besides its weight; without it, all count the same.
 
     The loss raises `ShapeError` for a batch without examples and for weights that are not one for each example, and
-    `ValueError` where the weights (and masses) do not have a positive sum.
+    `ValueError` where the weights (times the masses) do not have a positive sum.
     """
     return Loss(
         kind=kind,

@@ -29,7 +29,7 @@ def hinge_vjp(slope: Array, dl: Any) -> Array:
     return d
 
 
-hinge = elementwise("hinge", hinge_forward, hinge_vjp)
+hinge: Loss[Array, Array | Ints] = elementwise("hinge", hinge_forward, hinge_vjp)
 """`max(0, 1 - t z)` of outputs z for targets t of -1 and 1, mean over all numbers (Cortes and Vapnik 1995)."""
 
 

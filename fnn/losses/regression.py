@@ -14,7 +14,7 @@ from fnn.types import Array, Ints, ShapeError, bind
 # --- mean squared error: l = mean (output - target)**2,   d = 2 (output - target) / features -------------------------
 
 
-def mse_forward(output: Array, target: Array | Ints) -> tuple[Array, Array]:
+def mse_forward(output: Array, target: Array) -> tuple[Array, Array]:
     """`l = mean((output - target)**2)` of every example; the cache is the difference."""
     difference: Array = output - like_output("mse", output, target)
     return example_means(difference * difference), difference
@@ -26,7 +26,7 @@ def mse_vjp(difference: Array, dl: float | Array) -> Array:
     return d
 
 
-mse: Loss[Array, Array | Ints] = loss("mse", mse_forward, mse_vjp)
+mse: Loss[Array, Array] = loss("mse", mse_forward, mse_vjp)
 """Mean squared error: `mean((output - target)**2)` over all numbers (Legendre 1805)."""
 
 
@@ -46,7 +46,7 @@ def mae_vjp(difference: Array, dl: float | Array) -> Array:
     return d
 
 
-mae = elementwise("mae", mae_forward, mae_vjp)
+mae: Loss[Array, Array] = elementwise("mae", mae_forward, mae_vjp)
 """Mean absolute error: `mean(|output - target|)` over all numbers (Boscovich 1757); its minimum is the median."""
 
 
@@ -70,7 +70,7 @@ def clipped_vjp(c: Array, dl: float | Array) -> Array:
     return d
 
 
-def huber(*, delta: float = 1.0) -> Loss[Array, Array | Ints]:
+def huber(*, delta: float = 1.0) -> Loss[Array, Array]:
     """The loss of Huber, squared near zero and linear far out. With e = output - target, the mean over all numbers of
 
         e**2 / 2               where |e| <= delta
@@ -109,7 +109,7 @@ def log_cosh_vjp(e: Array, dl: float | Array) -> Array:
     return d
 
 
-log_cosh = elementwise("log_cosh", log_cosh_forward, log_cosh_vjp)
+log_cosh: Loss[Array, Array] = elementwise("log_cosh", log_cosh_forward, log_cosh_vjp)
 """`mean(log cosh(output - target))`: `e**2 / 2` near zero, `|e| - log 2` far out (Green 1990)."""
 
 
@@ -132,7 +132,7 @@ def quantile_vjp(q: float, e: Array, dl: float | Array) -> Array:
     return d
 
 
-def quantile(q: float) -> Loss[Array, Array | Ints]:
+def quantile(q: float) -> Loss[Array, Array]:
     """The pinball loss of the quantile q, 0 < q < 1. With e = output - target, the mean over all numbers of
 
         (1 - q) e  where the output is too large
@@ -165,7 +165,7 @@ def poisson_nll_vjp(cache: tuple[Array, Array], dl: float | Array) -> Array:
     return d
 
 
-poisson_nll = elementwise("poisson_nll", poisson_nll_forward, poisson_nll_vjp)
+poisson_nll: Loss[Array, Array | Ints] = elementwise("poisson_nll", poisson_nll_forward, poisson_nll_vjp)
 """The negative log likelihood of counts t >= 0 under Poisson distributions whose log rate is the output z:
 `exp(z) - t z`, mean over all numbers, without the constant `log t!` (Nelder and Wedderburn 1972)."""
 
@@ -173,9 +173,7 @@ poisson_nll = elementwise("poisson_nll", poisson_nll_forward, poisson_nll_vjp)
 # --- Gauss: with v = log variance and e = t - mean:   l = (v + e**2 exp(-v) + log 2 pi) / 2 ---------------------------
 
 
-def gaussian_nll_forward(
-    output: tuple[Array, Array], target: Array | Ints
-) -> tuple[Array, tuple[Array, Array]]:
+def gaussian_nll_forward(output: tuple[Array, Array], target: Array) -> tuple[Array, tuple[Array, Array]]:
     """`l = mean (v + e**2 exp(-v) + log 2 pi) / 2`; the cache is e exp(-v) and e**2 exp(-v)."""
     mean, v = pair("gaussian_nll", output)
     e = mean - like_output("gaussian_nll", mean, target)
@@ -207,6 +205,6 @@ def pair(kind: str, output: tuple[Array, Array]) -> tuple[Array, Array]:
     return output
 
 
-gaussian_nll: Loss[tuple[Array, Array], Array | Ints] = loss("gaussian_nll", gaussian_nll_forward, gaussian_nll_vjp)
+gaussian_nll: Loss[tuple[Array, Array], Array] = loss("gaussian_nll", gaussian_nll_forward, gaussian_nll_vjp)
 """The negative log likelihood of the target t under normal distributions; the output is a pair (mean, log variance v):
 `(v + (t - mean)**2 exp(-v) + log 2 pi) / 2`, mean over all numbers (Nix and Weigend 1994)."""

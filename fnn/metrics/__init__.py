@@ -26,24 +26,29 @@ from fnn.metrics.classification import (
     roc_auc,
     top_k,
 )
-from fnn.metrics.core import Metric, mean_of
+from fnn.metrics.core import Mean, Metric, add_to_mean, compute_mean, mean_of, merge_means, no_mean
 from fnn.metrics.regression import mean_absolute_error, mean_squared_error, r2, root_mean_squared_error
 
 __all__ = [
     "ClassScores",
+    "Mean",
     "Metric",
     "accuracy",
+    "add_to_mean",
     "binary_accuracy",
     "binary_f1",
     "binary_precision",
     "binary_recall",
     "class_scores",
+    "compute_mean",
     "confusion_matrix",
     "f1",
     "ignoring",
     "mean_absolute_error",
     "mean_of",
     "mean_squared_error",
+    "merge_means",
+    "no_mean",
     "perplexity",
     "precision",
     "r2",

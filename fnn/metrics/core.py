@@ -87,7 +87,7 @@ def compute_mean(mean: Mean) -> float:
     return mean.total / mean.weight if mean.weight else float("nan")
 
 
-def add_to_mean(kind: str, mean: Mean, values: Any, weight: Array | None) -> Mean:
+def add_to_mean(mean: Mean, values: Any, weight: Array | None, kind: str = "metric") -> Mean:
     """The mean with all values more: (batch,), or (batch, ...) with the same number of rows for each example."""
     values = np.asarray(values, np.float64)
     w = row_weights(kind, values.size, len(values), weight)
@@ -117,7 +117,7 @@ def _update_mean(
     target: Target,
     weight: Array | None = None,
 ) -> Mean:
-    return add_to_mean(kind, mean, each(output, target), weight)
+    return add_to_mean(mean, each(output, target), weight, kind)
 
 
 def mean_of(

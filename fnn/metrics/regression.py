@@ -10,12 +10,12 @@ import numpy as np
 from fnn.losses.core import like_output
 from fnn.losses.regression import mae, mse
 from fnn.metrics.core import Mean, Metric, compute_mean, loss_metric, row_weights
-from fnn.types import Array, Ints
+from fnn.types import Array
 
-mean_squared_error: Metric[Array, Array | Ints, float] = loss_metric("mean_squared_error", mse)
+mean_squared_error: Metric[Array, Array, float] = loss_metric("mean_squared_error", mse)
 """`mean((output - target)**2)` over all numbers."""
 
-mean_absolute_error: Metric[Array, Array | Ints, float] = loss_metric("mean_absolute_error", mae)
+mean_absolute_error: Metric[Array, Array, float] = loss_metric("mean_absolute_error", mae)
 """`mean(|output - target|)` over all numbers."""
 
 
@@ -24,7 +24,7 @@ def root_mean(mean: Mean) -> float:
     return math.sqrt(compute_mean(mean))
 
 
-root_mean_squared_error: Metric[Array, Array | Ints, float] = loss_metric(
+root_mean_squared_error: Metric[Array, Array, float] = loss_metric(
     "root_mean_squared_error", mse, compute=root_mean
 )
 """`sqrt(mean((output - target)**2))` over all numbers."""
@@ -50,9 +50,7 @@ def no_variation() -> Variation:
     return Variation(0.0, 0.0, 0.0, 0.0)
 
 
-def update_variation(
-    before: Variation, output: Array, target: Array | Ints, weight: Array | None = None
-) -> Variation:
+def update_variation(before: Variation, output: Array, target: Array, weight: Array | None = None) -> Variation:
     """With the batch added; the features are the axes but the first, rows of an example are taken as features."""
     t = np.asarray(like_output("r2", output, target), np.float64)
     w = row_weights("r2", len(t), len(t), weight)
@@ -84,7 +82,7 @@ def compute_r2(found: Variation) -> float:
     return float(np.where(spread > 0, explained, np.where(error > 0, 0.0, 1.0)).mean())
 
 
-r2: Metric[Array, Array | Ints, float] = Metric("r2", no_variation, update_variation, merge_variations, compute_r2)
+r2: Metric[Array, Array, float] = Metric("r2", no_variation, update_variation, merge_variations, compute_r2)
 """The coefficient of determination, `1 - sum (output - target)**2 / sum (target - mean)**2`, mean over the features
 (Wright 1921). 1 is perfect, 0 as good as the mean of the targets. Features that do not vary have 1 without error, else
 0, as in scikit-learn."""

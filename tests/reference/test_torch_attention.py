@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -24,22 +23,10 @@ from fnn.layers.attention import (
 )
 from fnn.layers.transformer import CrossTransformerBlock, FeedForward, MaskedTransformerBlock, TransformerBlock
 from fnn.random import Key
+from tests.reference.comparison import Compared, variable
 
 torch: Any = pytest.importorskip("torch")
 F = torch.nn.functional
-
-Record = Callable[[str, object], None]
-
-
-def agree(ours: Any, theirs: Any) -> int:
-    """To 1e-9 of the largest number. Returns 1, for counting."""
-    expected = theirs.detach().numpy()
-    np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9 * max(1e-3, np.abs(expected).max()))
-    return 1
-
-
-def variable(a: Any) -> Any:
-    return torch.tensor(np.array(a), requires_grad=True)
 
 
 # --- attend against scaled_dot_product_attention ---------------------------------------------------------------------
@@ -58,7 +45,7 @@ KINDS = ["none", "padding", "flags", "numbers", "causal"]
 @pytest.mark.parametrize(
     ("size", "kind"), [(s, kind) for s in SIZES for kind in KINDS if kind != "causal" or s[3] == s[4]], ids=str
 )
-def test_attend(size: Any, kind: str, record_property: Record) -> None:
+def test_attend(size: Any, kind: str, compared: Compared) -> None:
     batch, heads, groups, queries, keys, width, out = size
     rng = np.random.default_rng(1)
     shapes = (batch, heads, queries, width), (batch, groups, keys, width), (batch, groups, keys, out)
@@ -81,10 +68,9 @@ def test_attend(size: Any, kind: str, record_property: Record) -> None:
     expected = F.scaled_dot_product_attention(*theirs[:3], **options, scale=1.0, enable_gqa=True)
     y, cache = attend(q, k, v, mask, causal=kind == "causal")
     dy = rng.standard_normal(y.shape)
-    compared = agree(y, expected)
+    compared.outputs(y, expected)
     for gradient, other in zip(attend_vjp(cache, dy), torch.autograd.grad(expected, theirs, torch.tensor(dy))):
-        compared += agree(gradient, other)
-    record_property("compared arrays", compared)
+        compared.gradients(gradient, other)
 
 
 # --- the layers against torch.nn.MultiheadAttention ------------------------------------------------------------------
@@ -111,18 +97,18 @@ def their_attention(ours: Any, heads: int) -> Any:
     return module
 
 
-def agree_attention(grads: Any, module: Any) -> int:
+def agree_attention(compared: Compared, grads: Any, module: Any) -> None:
     """Our gradients are those of their module."""
     names = ("query", "key", "value")
     weights = [getattr(module, f"{name}_proj_weight") for name in "qkv"]
     weights = [w.grad for w in weights] if module.in_proj_weight is None else module.in_proj_weight.grad.chunk(3)
-    compared = sum(agree(grads[name]["weight"].T, weight) for name, weight in zip(names, weights))
-    compared += agree(grads["output"]["weight"].T, module.out_proj.weight.grad)
+    for name, weight in zip(names, weights):
+        compared.gradients(grads[name]["weight"].T, weight)
+    compared.gradients(grads["output"]["weight"].T, module.out_proj.weight.grad)
     if module.in_proj_bias is not None:
-        parts = zip(names, module.in_proj_bias.grad.chunk(3))
-        compared += sum(agree(grads[name]["bias"], bias) for name, bias in parts)
-        compared += agree(grads["output"]["bias"], module.out_proj.bias.grad)
-    return compared
+        for name, bias in zip(names, module.in_proj_bias.grad.chunk(3)):
+            compared.gradients(grads[name]["bias"], bias)
+        compared.gradients(grads["output"]["bias"], module.out_proj.bias.grad)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +116,7 @@ def agree_attention(grads: Any, module: Any) -> int:
 )
 @pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("time", [7, 90])
-def test_layers(kind: str, memory: int | None, biased: bool, time: int, record_property: Record) -> None:
+def test_layers(kind: str, memory: int | None, biased: bool, time: int, compared: Compared) -> None:
     """Self attention without `memory`; else to a sequence of so many features."""
     rng = np.random.default_rng(2)
     heads, features, batch, steps = 2, 6, 3, time if memory is None else 4
@@ -171,10 +157,10 @@ def test_layers(kind: str, memory: int | None, biased: bool, time: int, record_p
     dy = rng.standard_normal(y.shape)
     expected.backward(torch.tensor(dy))
     grads, dx = layer.vjp(params, cache, dy)
-    compared = agree(y, expected) + agree_attention(grads, module)
+    compared.outputs(y, expected)
+    agree_attention(compared, grads, module)
     for gradient, other in zip(dx if len(given) > 1 else (dx,), theirs):
-        compared += agree(gradient, other.grad)
-    record_property("compared arrays", compared)
+        compared.gradients(gradient, other.grad)
 
 
 # --- blocks against torch.nn.TransformerEncoderLayer and TransformerDecoderLayer -------------------------------------
@@ -201,16 +187,18 @@ def load_block(block: Any, params: Any, heads: int) -> list[tuple[str, Any]]:
     return [(name, getattr(block, attribute)) for name, attribute in found]
 
 
-def agree_block(grads: Any, block: Any, attentions: list[tuple[str, Any]]) -> int:
-    compared = sum(agree_attention(grads[name], module) for name, module in attentions)
+def agree_block(compared: Compared, grads: Any, block: Any, attentions: list[tuple[str, Any]]) -> None:
+    for name, module in attentions:
+        agree_attention(compared, grads[name], module)
     norms = [name for name in ("attention_norm", "cross_norm", "feed_forward_norm") if name in grads]
     for i, name in enumerate(norms):
         norm = getattr(block, f"norm{i + 1}")
-        compared += agree(grads[name]["scale"], norm.weight.grad) + agree(grads[name]["bias"], norm.bias.grad)
+        compared.gradients(grads[name]["scale"], norm.weight.grad)
+        compared.gradients(grads[name]["bias"], norm.bias.grad)
     for i in (0, 1):
         dense, linear = grads["feed_forward"][f"dense_{i}"], getattr(block, f"linear{i + 1}")
-        compared += agree(dense["weight"].T, linear.weight.grad) + agree(dense["bias"], linear.bias.grad)
-    return compared
+        compared.gradients(dense["weight"].T, linear.weight.grad)
+        compared.gradients(dense["bias"], linear.bias.grad)
 
 
 SETTINGS: dict[str, Any] = {"dropout": 0.0, "batch_first": True, "norm_first": True, "dtype": torch.float64}
@@ -219,7 +207,7 @@ SETTINGS: dict[str, Any] = {"dropout": 0.0, "batch_first": True, "norm_first": T
 @pytest.mark.parametrize("kind", ["none", "causal", "padding"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("heads", [1, 2, 4])
-def test_blocks(kind: str, activation: str, heads: int, record_property: Record) -> None:
+def test_blocks(kind: str, activation: str, heads: int, compared: Compared) -> None:
     rng = np.random.default_rng(3)
     feed = FeedForward(8, 11, activation={"relu": Relu, "gelu": Gelu}[activation])
     x, mask = rng.standard_normal((3, 7, 8)), rng.random((3, 7)) < 0.7
@@ -239,12 +227,13 @@ def test_blocks(kind: str, activation: str, heads: int, record_property: Record)
     dy = rng.standard_normal(y.shape)
     expected.backward(torch.tensor(dy))
     grads, dx = layer.vjp(params, cache, dy)
-    compared = agree(y, expected) + agree(dx[0] if kind == "padding" else dx, theirs.grad)
-    record_property("compared arrays", compared + agree_block(grads, block, attentions))
+    compared.outputs(y, expected)
+    compared.gradients(dx[0] if kind == "padding" else dx, theirs.grad)
+    agree_block(compared, grads, block, attentions)
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_cross_blocks(causal: bool, record_property: Record) -> None:
+def test_cross_blocks(causal: bool, compared: Compared) -> None:
     rng = np.random.default_rng(4)
     layer = CrossTransformerBlock(8, 2, causal=causal, feed_forward=FeedForward(8, 11, activation=Relu))
     x, memory = rng.standard_normal((3, 7, 8)), rng.standard_normal((3, 4, 8))
@@ -257,11 +246,13 @@ def test_cross_blocks(causal: bool, record_property: Record) -> None:
     dy = rng.standard_normal(y.shape)
     expected.backward(torch.tensor(dy))
     grads, dx = layer.vjp(params, cache, dy)
-    compared = agree(y, expected) + sum(agree(gradient, other.grad) for gradient, other in zip(dx, theirs))
-    record_property("compared arrays", compared + agree_block(grads, block, attentions))
+    compared.outputs(y, expected)
+    for gradient, other in zip(dx, theirs):
+        compared.gradients(gradient, other.grad)
+    agree_block(compared, grads, block, attentions)
 
 
-def test_a_stack_of_blocks(record_property: Record) -> None:
+def test_a_stack_of_blocks(compared: Compared) -> None:
     """Several blocks in a `serial`, against the same in torch.nn.TransformerEncoder."""
     rng = np.random.default_rng(5)
     feed = FeedForward(8, 11)
@@ -276,10 +267,10 @@ def test_a_stack_of_blocks(record_property: Record) -> None:
     dy = rng.standard_normal(y.shape)
     expected.backward(torch.tensor(dy))
     grads, dx = net.vjp(params, cache, dy)
-    compared = agree(y, expected) + agree(dx, theirs.grad)
+    compared.outputs(y, expected)
+    compared.gradients(dx, theirs.grad)
     for i, block in enumerate(encoder.layers):
-        compared += agree_block(grads[f"block_{i}"], block, attentions[i])
-    record_property("compared arrays", compared)
+        agree_block(compared, grads[f"block_{i}"], block, attentions[i])
 
 
 def moved(layer: Layer[Any, Any], in_shape: Any) -> Any:

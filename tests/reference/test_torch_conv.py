@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fnn.contract import EVAL, Layer
-from fnn.layers.conv import Conv1D, Conv2D, Conv3D, ConvTranspose1D, ConvTranspose2D
-from fnn.random import Key
-from fnn.tree import cast
-from fnn.types import EMPTY, Array
+from fnn.layers.conv import Conv1D, Conv2D, Conv3D, ConvTranspose1D, ConvTranspose2D, DepthwiseConv2D
+from tests.reference.comparison import Compared, last_first
 
-torch = pytest.importorskip("torch")
+torch: Any = pytest.importorskip("torch")
+F = torch.nn.functional
 
 LAYERS: dict[tuple[int, bool], Any] = {
     (1, False): Conv1D,
@@ -47,61 +45,108 @@ def table() -> list[tuple[int, bool, tuple[int, ...], int, int, int, tuple[int, 
     ]
 
 
-def to_torch(layer_weight: Array, groups: int, transpose: bool) -> Any:
+def to_torch(weight: Any, groups: int, transpose: bool) -> Any:
     """`(*size, in / groups, out)` as torch has it: (out, in / groups, *size), transposed (in, out / groups, *size)."""
     if transpose:
-        *size, channels, features = layer_weight.shape
-        parts = layer_weight.reshape(*size, channels, groups, features // groups)
-        layer_weight = np.moveaxis(parts, -2, -3).reshape(*size, channels * groups, features // groups).swapaxes(-1, -2)
-    return torch.tensor(np.moveaxis(layer_weight, (-1, -2), (0, 1)).copy(), requires_grad=True)
+        *size, channels, features = weight.shape
+        parts = weight.reshape(*size, channels, groups, features // groups)
+        weight = parts.movedim(-2, -3).reshape(*size, channels * groups, features // groups).swapaxes(-1, -2)
+    return weight.movedim((-1, -2), (0, 1))
 
 
-def agree(layer: Layer[Array, Array], operation: Any, in_shape: tuple[int, ...], groups: int, transpose: bool) -> None:
-    generator = np.random.default_rng(0)
-    params = cast(layer.init(Key(1), in_shape), np.float64)
-    params = {name: generator.standard_normal(value.shape) for name, value in params.items()}
-    x = generator.standard_normal((BATCH, *in_shape))
-    y, _, cache = layer.forward(params, EMPTY, x, EVAL)
-    dy = generator.standard_normal(y.shape)
-    grads, dx = layer.vjp(params, cache, dy)
+@pytest.mark.parametrize(("axes", "transpose", "kernel", "stride", "dilation", "padding", "width"), table(), ids=str)
+def test_agrees_with_torch(
+    axes: int,
+    transpose: bool,
+    kernel: tuple[int, ...],
+    stride: int,
+    dilation: int,
+    padding: int,
+    width: tuple[int, int, int],
+    compared: Compared,
+) -> None:
+    channels, features, groups = width
+    options: dict[str, Any] = {"stride": stride, "dilation": dilation, "groups": groups}
+    layer = LAYERS[axes, transpose](features, kernel, padding=((padding, padding),) * axes, **options)
+    operation = getattr(F, f"conv_transpose{axes}d" if transpose else f"conv{axes}d")
 
-    tx = torch.tensor(np.moveaxis(x, -1, 1).copy(), requires_grad=True)
-    tw = to_torch(params["weight"], groups, transpose)
-    tb = torch.tensor(params["bias"], requires_grad=True)
-    ty = operation(tx, tw, tb)
-    ty.backward(torch.tensor(np.moveaxis(dy, -1, 1).copy()))
-    dw = to_torch(grads["weight"], groups, transpose).detach().numpy()
-    close(np.moveaxis(y, -1, 1), ty.detach().numpy())
-    close(np.moveaxis(dx, -1, 1), tx.grad.numpy())
-    close(dw, tw.grad.numpy())
-    close(grads["bias"], tb.grad.numpy())
+    @last_first
+    def theirs(x: Any, weight: Any, bias: Any) -> Any:
+        return operation(x, to_torch(weight, groups, transpose), bias, padding=padding, **options)
 
-
-def close(mine: Array, theirs: Array) -> None:
-    assert mine.shape == theirs.shape
-    np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9 * float(np.abs(theirs).max()))
+    x = np.random.default_rng(0).standard_normal((BATCH, *SPACE[axes], channels))
+    compared.layer(layer, x, theirs)
 
 
-@pytest.mark.parametrize(("axes", "transpose"), LAYERS)
-def test_agrees_with_torch(axes: int, transpose: bool, record_property: Any) -> None:
-    functions = torch.nn.functional
-    cases = [case for case in table() if case[:2] == (axes, transpose)]
-    for _, _, kernel, stride, dilation, padding, (channels, features, groups) in cases:
-        pads = ((padding, padding),) * axes
-        layer = LAYERS[axes, transpose](
-            features, kernel, stride=stride, dilation=dilation, padding=pads, groups=groups, bias_init=normal
-        )
-        name = f"conv_transpose{axes}d" if transpose else f"conv{axes}d"
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize(
+    ("axes", "kernel"), [(axes, kernel) for axes, kernels in KERNELS.items() for kernel in kernels], ids=str
+)
+def test_same(axes: int, kernel: tuple[int, ...], dilation: int, compared: Compared) -> None:
+    """The odd pixel of padding goes after the image in theirs too."""
+    layer = LAYERS[axes, False](6, kernel, padding="same", dilation=dilation, groups=2)
+    operation = getattr(F, f"conv{axes}d")
 
-        def operation(x: Any, w: Any, b: Any) -> Any:
-            options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-            return getattr(functions, name)(x, w, b, **options)
+    @last_first
+    def theirs(x: Any, weight: Any, bias: Any) -> Any:
+        return operation(x, to_torch(weight, 2, False), bias, padding="same", dilation=dilation, groups=2)
 
-        agree(layer, operation, (*SPACE[axes], channels), groups, transpose)
-    record_property("compared cases", len(cases))
-    print(f"{len(cases)} cases compared")
-    assert len(cases) >= 60
+    compared.layer(layer, np.random.default_rng(0).standard_normal((BATCH, *SPACE[axes], 4)), theirs)
 
 
-def normal(key: Key, shape: tuple[int, ...]) -> Array:
-    return key.generator().standard_normal(shape).astype(np.float32)
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), list(product((1, 2, 5), (1, 2), (1, 3))))
+def test_causal(kernel: int, stride: int, dilation: int, compared: Compared) -> None:
+    layer = Conv1D(6, kernel, stride=stride, padding="causal", dilation=dilation)
+
+    @last_first
+    def theirs(x: Any, weight: Any, bias: Any) -> Any:
+        padded = F.pad(x, ((kernel - 1) * dilation, 0))
+        return F.conv1d(padded, to_torch(weight, 1, False), bias, stride=stride, dilation=dilation)
+
+    compared.layer(layer, np.random.default_rng(0).standard_normal((BATCH, 13, 4)), theirs)
+
+
+@pytest.mark.parametrize("stride", [1, 2, (2, 3)])
+@pytest.mark.parametrize("sides", [((0, 1), (2, 0)), ((3, 1), (1, 2))])
+def test_padding_of_unequal_sides_without_bias(sides: Any, stride: Any, compared: Compared) -> None:
+    (top, bottom), (left, right) = sides
+    layer = Conv2D(6, (3, 2), stride=stride, padding=sides, bias_init=None)
+
+    @last_first
+    def theirs(x: Any, weight: Any) -> Any:
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), to_torch(weight, 1, False), stride=stride)
+
+    compared.layer(layer, np.random.default_rng(0).standard_normal((BATCH, 9, 11, 4)), theirs)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+@pytest.mark.parametrize("padding", [1, 2])
+@pytest.mark.parametrize("stride", [2, 3])
+def test_output_padding(stride: int, padding: int, extra: int, compared: Compared) -> None:
+    """What they call so is a pixel less of padding after the image."""
+    layer = ConvTranspose2D(6, 4, stride=stride, padding=((padding, padding - extra),) * 2)
+
+    @last_first
+    def theirs(x: Any, weight: Any, bias: Any) -> Any:
+        options = {"stride": stride, "padding": padding, "output_padding": extra}
+        return F.conv_transpose2d(x, to_torch(weight, 1, True), bias, **options)
+
+    compared.layer(layer, np.random.default_rng(0).standard_normal((BATCH, 5, 6, 3)), theirs)
+
+
+@pytest.mark.parametrize(("multiplier", "stride", "dilation"), list(product((1, 2), (1, 2), (1, 2))))
+def test_depthwise(multiplier: int, stride: int, dilation: int, compared: Compared) -> None:
+    layer = DepthwiseConv2D(3, multiplier=multiplier, stride=stride, padding=1, dilation=dilation)
+
+    @last_first
+    def theirs(x: Any, weight: Any, bias: Any) -> Any:
+        options = {"stride": stride, "padding": 1, "dilation": dilation, "groups": 4}
+        return F.conv2d(x, to_torch(weight, 4, False), bias, **options)
+
+    compared.layer(layer, np.random.default_rng(0).standard_normal((BATCH, 9, 11, 4)), theirs)
+
+
+def test_the_table_is_wide() -> None:
+    found = [case[:2] for case in table()]
+    assert all(found.count(kind) >= 60 for kind in LAYERS)

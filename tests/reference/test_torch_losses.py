@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,11 +33,11 @@ from fnn.losses import (
     triplet,
 )
 from tests.losses import bits, counts, distributions, fractions, labels, log_probabilities, masses, padded, signs
+from tests.reference.comparison import Compared, Reference
 
 torch: Any = pytest.importorskip("torch")
 F = torch.nn.functional
 
-Reference = Callable[..., Any]
 GRID = (5, 7, 3)
 ROWS = (5, 3)
 W = (1.0, 0.25, 2.5)
@@ -69,8 +68,6 @@ def entropy(**options: Any) -> Reference:
     weights = options.pop("weight", None)
     weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
     return classes_second(lambda z, t: F.cross_entropy(z, t, weight=weights, **options))
-
-
 
 
 def focal(gamma: float, alpha: float | None) -> Reference:
@@ -195,25 +192,26 @@ CASES: list[tuple[Loss[Any, Any], Any, Any, Any, Reference]] = [
 ]
 
 
-def compare(loss: Loss[Any, Any], output: Any, target: Any, reference: Reference) -> None:
+def compare(compared: Compared, loss: Loss[Any, Any], output: Any, target: Any, reference: Reference) -> None:
     """The value and the gradient of both agree."""
     value, cache = loss.forward(output, target, None)
     theirs = tree.map(lambda a: tensor(a).requires_grad_(), output)
     expected = reference(theirs, tree.map(tensor, target))
     expected.backward()
-    np.testing.assert_allclose(value, expected.item(), rtol=1e-9, atol=1e-12)
-    for (path, ours), leaf in zip(tree.items(loss.vjp(cache)), tree.leaves(theirs)):
-        np.testing.assert_allclose(ours, leaf.grad.numpy(), rtol=1e-9, atol=1e-12, err_msg=path)
+    compared.outputs(value, expected)
+    compared.gradients(loss.vjp(cache), tree.map(lambda leaf: leaf.grad, theirs))
 
 
 @pytest.mark.parametrize(("loss", "shape", "outputs", "targets", "reference"), CASES, ids=lambda part: f"{part!r}"[:60])
-def test_loss(loss: Loss[Any, Any], shape: Any, outputs: Any, targets: Any, reference: Reference) -> None:
+def test_loss(
+    loss: Loss[Any, Any], shape: Any, outputs: Any, targets: Any, reference: Reference, compared: Compared
+) -> None:
     for seed in range(3):
         g = np.random.default_rng(seed)
-        compare(loss, outputs(g, shape), targets(g, shape), reference)
+        compare(compared, loss, outputs(g, shape), targets(g, shape), reference)
 
 
-def test_every_row_counts_as_its_class_and_its_example_say() -> None:
+def test_every_row_counts_as_its_class_and_its_example_say(compared: Compared) -> None:
     """With example weights the rows of an example count so many times more: PyTorch's mean of rows drawn w times."""
     g = np.random.default_rng(1)
     logits, given, times = g.standard_normal(GRID), padded(g, GRID), np.array([1, 3, 2, 4, 1])
@@ -223,18 +221,18 @@ def test_every_row_counts_as_its_class_and_its_example_say() -> None:
         ({"ignore": -1, "class_weights": W}, entropy(ignore_index=-1, weight=W)),
     ):
         value, _ = softmax_cross_entropy(**options).forward(logits, given, times.astype(np.float64))
-        np.testing.assert_allclose(value, reference(*map(tensor, repeated)).item(), rtol=1e-12)
+        compared.outputs(value, reference(*map(tensor, repeated)))
 
 
-def test_masked_rows_are_left_out() -> None:
+def test_masked_rows_are_left_out(compared: Compared) -> None:
     g = np.random.default_rng(2)
     output, target, mask = g.standard_normal(GRID), g.standard_normal(GRID), g.integers(2, size=GRID[:2])
-    compare(masked(mse), output, (target, mask), lambda y, t: F.mse_loss(y[t[1] == 1], t[0][t[1] == 1]))
+    compare(compared, masked(mse), output, (target, mask), lambda y, t: F.mse_loss(y[t[1] == 1], t[0][t[1] == 1]))
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("blank", [0, 2, 3])
-def test_ctc(seed: int, blank: int) -> None:
+def test_ctc(seed: int, blank: int, compared: Compared) -> None:
     g = np.random.default_rng(seed)
     batch, times, classes, longest = 6, 11, 4, 4
     logits = 2 * g.standard_normal((batch, times, classes))
@@ -248,4 +246,4 @@ def test_ctc(seed: int, blank: int) -> None:
         l = F.ctc_loss(y, t[0], t[2], t[1], blank=blank, reduction="none")
         return l.mean()
 
-    compare(ctc(blank=blank), logits, CtcTarget(given, lengths, frames), reference)
+    compare(compared, ctc(blank=blank), logits, CtcTarget(given, lengths, frames), reference)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from typing import Any
 
@@ -12,12 +13,13 @@ from fnn import tree
 from fnn.contract import EVAL
 from fnn.layers.recurrent import GRU, LSTM, RNN
 from fnn.random import Key
-from fnn.recurrence import Bidirectional, carry_shape
+from fnn.recurrence import Bidirectional, carry_shape, stack
+from tests.reference.comparison import Compared, variable
 
-torch = pytest.importorskip("torch")
+torch: Any = pytest.importorskip("torch")
+weights: Any = importlib.import_module("tests.reference.torch_values").weights
 
 IN, FEATURES, PROJECTION = 3, 5, 2
-CLOSE = 1e-9
 
 KINDS: dict[str, tuple[Any, dict[str, Any], Any, dict[str, Any]]] = {
     "rnn tanh": (RNN, {}, torch.nn.RNN, {"nonlinearity": "tanh"}),
@@ -30,13 +32,8 @@ DIRECTIONS = ("forward", "reverse", "both")
 CASES = list(itertools.product(KINDS, DIRECTIONS, (False, True), ((1, 4), (7, 2), (40, 6))))
 
 
-def test_the_number_of_compared_cases(record_property: Any) -> None:
-    record_property("cases compared with PyTorch", len(CASES))
-    assert len(CASES) == len({*CASES}) == 90
-
-
 @pytest.mark.parametrize(("kind", "direction", "lengths", "size"), CASES)
-def test_equals_torch(kind: str, direction: str, lengths: bool, size: tuple[int, int]) -> None:
+def test_equals_torch(kind: str, direction: str, lengths: bool, size: tuple[int, int], compared: Compared) -> None:
     make, options, torch_make, torch_options = KINDS[kind]
     time, batch = size
     rng = np.random.default_rng(time)
@@ -91,23 +88,23 @@ def test_equals_torch(kind: str, direction: str, lengths: bool, size: tuple[int,
     last_torch = last_torch if isinstance(last_torch, tuple) else (last_torch,)
     width = y_torch.shape[2] // 2
     y_torch = torch.cat([y_torch[:, :, slot * width : (slot + 1) * width] for slot in slots], 2)
-    close(y, y_torch)
+    compared.outputs(y, y_torch)
     per_net = [last] if len(nets) == 1 else list(last)
     per_net_d = [dlast] if len(nets) == 1 else list(dlast)
     total = (y_torch * torch.from_numpy(dy)).sum()
     for slot, carry, d_carry in zip(slots, per_net, per_net_d):
         for whole, part, d_part in zip(last_torch, tree.leaves(carry), tree.leaves(d_carry)):
-            close(part, whole[slot])
+            compared.outputs(part, whole[slot])
             total = total + (whole[slot] * torch.from_numpy(d_part)).sum()
     total.backward()
 
-    close(dx[0] if lengths else dx, x_torch.grad)
+    compared.gradients(dx[0] if lengths else dx, x_torch.grad)
     per_net_start = [dstart] if len(nets) == 1 else list(dstart)
     for slot, carry in zip(slots, per_net_start):
         for whole, part in zip(start_torch, tree.leaves(carry)):
-            close(part, whole.grad[slot])
+            compared.gradients(part, whole.grad[slot])
     for own_grads, suffix in zip(each_grads, suffixes):
-        compare_gradients(own_grads, module, suffix)
+        compare_gradients(compared, own_grads, module, suffix)
 
 
 def pairs(shape: Any) -> Any:
@@ -126,23 +123,54 @@ def to_torch(params: Any) -> dict[str, Any]:
     return {name: np.ascontiguousarray(value) for name, value in found.items()}
 
 
-def compare_gradients(grads: Any, module: Any, suffix: str) -> None:
+def compare_gradients(compared: Compared, grads: Any, module: Any, suffix: str) -> None:
     def theirs(name: str) -> Any:
         return getattr(module, name + suffix).grad
 
-    close(grads["input_weight"], theirs("weight_ih_l0").T)
-    close(grads["hidden_weight"], theirs("weight_hh_l0").T)
-    close(grads["bias"], theirs("bias_ih_l0"))
+    compared.gradients(grads["input_weight"], theirs("weight_ih_l0").T)
+    compared.gradients(grads["hidden_weight"], theirs("weight_hh_l0").T)
+    compared.gradients(grads["bias"], theirs("bias_ih_l0"))
     if "hidden_bias" in grads:
-        close(grads["hidden_bias"], theirs("bias_hh_l0")[2 * FEATURES :])
+        compared.gradients(grads["hidden_bias"], theirs("bias_hh_l0")[2 * FEATURES :])
     else:
-        close(grads["bias"], theirs("bias_hh_l0"))
+        compared.gradients(grads["bias"], theirs("bias_hh_l0"))
     if "projection" in grads:
-        close(grads["projection"], theirs("weight_hr_l0").T)
+        compared.gradients(grads["projection"], theirs("weight_hr_l0").T)
 
 
-def close(ours: Any, theirs: Any) -> None:
-    """Equal to 1e-9, relative to the largest number of the array."""
-    theirs = theirs.detach().numpy()
-    assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() <= CLOSE * max(1e-300, np.abs(theirs).max())
+STACKED: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "rnn": (RNN, "rnn_tanh", {}),
+    "gru": (GRU, "gru", {}),
+    "lstm": (LSTM, "lstm", {}),
+    "lstm projection": (LSTM, "lstm", {"projection": PROJECTION}),
+}
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("kind", STACKED)
+def test_stacks(kind: str, layers: int, compared: Compared) -> None:
+    """Layer upon layer, each with a carry of its own."""
+    make, name, options = STACKED[kind]
+    net: Any = stack(*(make(FEATURES, carry=True, **options) for _ in range(layers)))
+    rng = np.random.default_rng(2)
+
+    def like(shapes: Any) -> Any:
+        return tuple(like(one) for one in shapes) if isinstance(shapes[0], tuple) else rng.standard_normal((4, *shapes))
+
+    shapes = carry_shape(net)
+    inputs = rng.standard_normal((4, 7, IN)), like(shapes)
+    params = tree.map(lambda a: rng.standard_normal(a.shape) / 2, net.init(Key(0), ((7, IN), shapes)))
+    (y, last), _, cache = net.forward(params, {}, inputs, EVAL)
+    dy = tree.map(lambda a: rng.standard_normal(a.shape), (y, last))
+    grads, dx = net.vjp(params, cache, dy)
+
+    x, carries = tree.map(variable, inputs)
+    theirs = tree.map(variable, params)
+    flat = [weight for one in theirs.values() for weight in weights(one, tuple(options))]
+    start = [torch.stack(parts) for parts in zip(*(one if isinstance(one, tuple) else (one,) for one in carries))]
+    one_way = layers, 0.0, False, False, True
+    found, *ends = getattr(torch, name)(x, start if len(start) > 1 else start[0], flat, True, *one_way)
+    split = tuple(tuple(end[i] for end in ends) if len(ends) > 1 else ends[0][i] for i in range(layers))
+    compared.outputs((y, last), (found, split))
+    torch.autograd.backward(tree.leaves((found, split)), [torch.tensor(a) for a in tree.leaves(dy)])
+    compared.gradients((grads, dx), tree.map(lambda a: a.grad, (theirs, (x, carries))))

@@ -1,0 +1,119 @@
+"""A language model of characters: an LSTM, or a small transformer, reads a text and then writes on in its manner.
+
+The text is 45 sonnets of Shakespeare (printed 1609, long in the public domain: examples/text/sonnets.txt), or FILE; its
+last tenth is held out. Readers spread over the rest take a window each at every step. What the LSTM has in mind goes on
+from window to window, derivatives do not: truncated backpropagation through time (Williams & Peng 1990). Losses: nats.
+The training is saved to OUT/07_char_lm.npz: stop with Ctrl-C, go on with --resume. Draws OUT/07_char_lm.png.
+
+Run: python examples/07_char_lm.py [--data FILE] [--transformer] [--seed 0] [--epochs N] [--temperature 0.7] [--resume]
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fnn import LSTM, Dense, Dropout, Embedding, Identity, Key, Layer, LayerNorm, Result, TransformerBlock, adamw
+from fnn import batches, cosine, layer, parallel, progress, serial, softmax_cross_entropy, train, warmup, zero_carry
+from fnn.contract import Mode
+from fnn.types import EMPTY, Array, Ints, Params
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(__file__).parent / "text" / "sonnets.txt", help="a text")
+    parser.add_argument("--transformer", action="store_true", help="instead of the LSTM")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, help="default: as many as a text of this length needs")
+    parser.add_argument("--temperature", type=float, default=0.7, help="of what it writes: below 1 safer, above wilder")
+    parser.add_argument("--resume", action="store_true", help="go on from OUT/07_char_lm.npz")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for checkpoint and picture")
+    (args := parser.parse_args()).out.mkdir(parents=True, exist_ok=True)
+    checkpoint, key, text = args.out / "07_char_lm.npz", Key(args.seed), args.data.read_text()
+    letters, end = sorted(set(text)), len(text) * 9 // 10
+    codes = np.array([letters.index(letter) for letter in text])
+    print(f"data: {args.data}, {end} characters to train on, {len(text) - end} held out, {len(letters)} different ones")
+    net, carry, readers, window, rate = network(len(letters), args.transformer)
+    model = carrying(net, carry, readers, window)
+    data = batches(reading(codes[:end], readers, window), size=readers, shuffle=False)
+    held_out = reading(codes[end:], some := max(1, (len(text) - end) // 4000), (len(text) - end - 1) // some)
+    epochs = max(6, 340 // data.steps_per_epoch) if args.epochs is None else args.epochs
+    opt = adamw(warmup(cosine(rate, steps=epochs * data.steps_per_epoch), steps=50), b2=0.99, weight_decay=0.05)
+    params, resume = model.init(key.fold_in("init"), (window,)), checkpoint if args.resume else None
+    result = train(params, data, opt, model=model, loss=softmax_cross_entropy(), epochs=epochs, key=key, every=10,
+                   evaluation=held_out, report=progress(epochs), checkpoint=checkpoint, resume=resume)  # fmt: skip
+    noise = key.fold_in("write").generator().gumbel(size=(600, len(letters))) * args.temperature
+    written = write(net, carry, result.params, codes[end - 100 : end], noise, window if args.transformer else 1)
+    print("", sample := "".join(letters[code] for code in written).lstrip(), "", sep="\n")
+    draw(args.out / "07_char_lm.png", result, sample, f"written at temperature {args.temperature}")
+    print(f"trained in {result.history[-1].seconds:.0f} s; picture: {args.out / '07_char_lm.png'}")
+    print(f"bits per character: {result.history[-1].evaluation['loss'] / np.log(2):.4f}")
+
+
+def network(letters: int, transformer: bool) -> tuple[Layer[Any, Any], Any, int, int, float]:
+    """(characters, carry) -> (logits, carry), the shape of the carry; how it is trained: readers, window, rate."""
+    if transformer:  # it sees all of the window and has nothing else in mind: the carry stays empty
+        blocks = serial(*(TransformerBlock(128, 4, causal=True, rotary=True, dropout=0.2) for _ in range(3)))
+        net = serial(Embedding(letters, 128), blocks, LayerNorm(), Dense(letters))
+        return parallel(net, Identity), (), 16, 128, 2e-3
+    answer, keep = serial(Dropout(0.35), Dense(letters)), parallel(Identity, Identity)
+    memory = serial(parallel(Embedding(letters, 32), keep), LSTM(256, carry=True), parallel(answer, keep))
+    return memory, ((256,), (256,)), 32, 64, 5e-3
+
+
+def carrying(net: Layer[Any, Any], shape: Any, readers: int, window: int) -> Layer[Ints, Array]:
+    """The network with its carry as running state: it goes on from batch to batch, and no derivative comes back."""
+    def forward(params: Params, state: Params, x: Ints, mode: Mode) -> tuple[Array, Params, Any]:
+        (y, carry), _, cache = net.forward(params, EMPTY, (x, state["carry"]), mode)
+        return y, {"carry": carry}, (cache, zero_carry(shape, len(x)))
+
+    def vjp(params: Params, cache: Any, dy: Array) -> tuple[Params, Ints]:
+        grads, (dx, _) = net.vjp(params, cache[0], (dy, cache[1]))
+        return grads, dx
+
+    def infer(params: Params, state: Params, x: Ints) -> Array:  # whole texts, from their beginnings
+        parts, carry = [], zero_carry(shape, len(x))
+        for t in range(0, x.shape[1], window):
+            y, carry = net.apply(params, (x[:, t : t + window], carry))
+            parts.append(y)
+        return np.concatenate(parts, axis=1)
+    return layer("carrying", lambda key, in_shape: net.init(key, (in_shape, shape)), forward, vjp, infer=infer,
+                 init_state=lambda in_shape: {"carry": zero_carry(shape, readers)})  # fmt: skip
+
+
+def reading(text: Ints, readers: int, window: int) -> tuple[Ints, Ints]:
+    """Characters, and those that follow: the first window of every reader, the second of every reader, and so on."""
+    steps = (len(text) - 1) // (readers * window)
+    x, y = (text[i : i + steps * readers * window].reshape(readers, steps, window) for i in (0, 1))
+    return x.swapaxes(0, 1).reshape(-1, window), y.swapaxes(0, 1).reshape(-1, window)
+
+
+def write(net: Layer[Any, Any], shape: Any, params: Params, prompt: Ints, noise: Array, window: int) -> list[int]:
+    """What follows: each character drawn from softmax(logits / temperature), by the largest logit with Gumbel noise."""
+    codes, carry = [*prompt], zero_carry(shape, 1)
+    for t, extra in enumerate(noise):  # it reads all of the prompt first, then what is new to it
+        logits, carry = net.apply(params, (np.array([codes[-window if t else 0 :]]), carry))
+        codes.append(int(np.argmax(logits[0, -1] + extra)))
+    return codes[len(prompt) :]
+
+
+def draw(path: Path, result: Result, sample: str, title: str) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5.5), layout="constrained")
+    held_out = [row for row in result.history if row.evaluation]
+    left.plot([row.epoch for row in result.history], [row.loss / np.log(2) for row in result.history], label="training")
+    left.plot([row.epoch for row in held_out], [r.evaluation["loss"] / np.log(2) for r in held_out], label="held out")
+    left.set(xlabel="epoch", ylabel="bits per character", title="loss")
+    left.legend()
+    right.text(0, 1, f"{title}:\n\n{sample}", va="top", family="monospace", fontsize=9, wrap=True)
+    right.axis("off")
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt as stop:
+        raise SystemExit("\n".join(["", *getattr(stop, "__notes__", ()), "the same command with --resume goes on"]))
