@@ -6,7 +6,7 @@ import itertools
 import math
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -51,6 +51,7 @@ sk: Any = pytest.importorskip("sklearn.metrics")
 Draw = Callable[[np.random.Generator, int], tuple[Any, Any]]
 Reference = Callable[[Any, Any, Any], Any]
 CLASSES = 4
+OF: tuple[Literal["macro", "micro"] | int, ...] = ("macro", "micro", 0, 3)
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ CASES: list[tuple[Metric[Any, Any, Any], Draw, Reference]] = [
     *(
         (metric(CLASSES, of=of), classes, sk_scores(name, of))
         for metric, name in ((precision, "precision_score"), (recall, "recall_score"), (f1, "f1_score"))
-        for of in ("macro", "micro", 0, 3)
+        for of in OF
     ),
     (binary_precision(), binary, above("precision_score", 0.5)),
     (binary_recall(threshold=0.3), binary, above("recall_score", 0.3)),
@@ -248,7 +249,7 @@ def test_names_differ_where_options_do() -> None:
         accuracy,
         *(top_k(k) for k in (1, 2, 10)),
         *(make(threshold=t) for make in (binary_accuracy, binary_f1, binary_precision) for t in (0.5, 0.0, 0.25)),
-        *(make(CLASSES, of=of) for make in (precision, recall, f1) for of in ("macro", "micro", 0, 1)),
+        *(make(CLASSES, of=of) for make in (precision, recall, f1) for of in OF),
         *(ignoring(label, metric) for label in (-1, 0) for metric in (accuracy, top_k(2), perplexity)),
         perplexity,
         roc_auc,
