@@ -43,6 +43,8 @@ class Eval:
 
 
 Mode: TypeAlias = Train | Eval
+"""How a pass is made: `Train(key)` or `Eval()`."""
+
 EVAL = Eval()
 
 

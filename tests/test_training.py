@@ -159,7 +159,7 @@ def test_a_checkpoint_of_another_network_lists_paths_and_shapes(tmp_path: Path) 
     lines = str(error.value).splitlines()
     assert "  train_state/params/dense_0/weight: float32 (1, 6) in the file, expected float32 (1, 4)" in lines
     assert "  train_state/params/dense_2/weight: missing in the file, expected float32 (3, 1)" in lines
-    with pytest.raises(CheckpointError, match="train_state/opt_state/mu/0"):
+    with pytest.raises(CheckpointError, match="train_state/opt_state/mu"):
         fit(opt=sgd(0.1), resume=path)
     fnn.save(tmp_path / "params.npz", PARAMS)
     with pytest.raises(CheckpointError, match="train_state/step: missing in the file"):
@@ -478,7 +478,7 @@ FLOAT64: Any = tree.cast(PARAMS, np.float64)
         (dict(data=batches({"x": X, "y": Y}, 8)), "train: expected .* got dict"),
         (dict(params=tree.map(lambda a: np.zeros(a.shape, int), PARAMS)), "params: dense_0/weight: .* got dtype int64"),
         (dict(params=tree.map(np.ndarray.tolist, PARAMS)), "params: dense_0/weight: .* got list"),
-        (dict(params={**PARAMS, "dense_1": FLOAT64["dense_1"]}), "parameters of one dtype, got float32 and float64"),
+        (dict(params={**PARAMS, "dense_1": FLOAT64["dense_1"]}), "parameters of one floating dtype, got dense_0/weight float32"),
         (dict(evaluation=X), "train: evaluation: expected .* got ndarray"),
         (dict(evaluation=batches((X, Y), 8)), "train: evaluation: expected .* got Batches"),
         (dict(evaluation=(X.astype(object), Y)), "train: evaluation: array 0: expected numbers, got dtype object"),
