@@ -24,6 +24,24 @@ def fraction(who: str, name: str, value: float) -> float:
     return float(value)
 
 
+def not_negative(who: str, name: str, value: float) -> float:
+    """The value if it is finite and at least 0; `ValueError` names what it was for."""
+    if not (_is_number(value) and math.isfinite(value) and value >= 0):
+        raise ValueError(f"{who}: expected a finite {name} of at least 0, got {value!r}")
+    return float(value)
+
+
+def above_zero(who: str, name: str, value: float) -> float:
+    """The value if it is finite and above 0; `ValueError` names what it was for."""
+    if not (_is_number(value) and math.isfinite(value) and value > 0):
+        raise ValueError(f"{who}: expected a finite {name} above 0, got {value!r}")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+
+
 def feature_shape(who: str, in_shape: Any) -> Shape:
     """The shape of one example if it has a feature axis at all."""
     if not isinstance(in_shape, tuple) or not in_shape or not all(isinstance(n, (int, np.integer)) for n in in_shape):
