@@ -21,7 +21,7 @@ from fnn.data import Data, check_numbers, count
 from fnn.diagnosis import explain, first_bad
 from fnn.history import Row, Run, TrainState, check_saving_run, load_run, save_run
 from fnn.metrics import Metric, add_to_mean, compute_mean, no_mean
-from fnn.optimizers import GradientTransformation, Update, apply_updates, learning_rate
+from fnn.optimizers import Context, GradientTransformation, Update, UpdateWith, apply_updates, learning_rate
 from fnn.random import Key
 from fnn.types import EMPTY, Array, Params, State, bind
 
@@ -45,7 +45,11 @@ def make_step(model: Layer[X, Y], loss: Loss[Y, T], opt: GradientTransformation)
 
     The batch is `(x, target)` or `(x, target, weight)`. Random layers draw from `key`, "step" and the step's number.
     """
-    return bind(_step, value_and_grad(model, loss), opt.update, model.draws)
+    f = value_and_grad(model, loss)
+    update_with: UpdateWith | None = getattr(opt, "update_with", None)
+    if update_with is not None:
+        return bind(_step_with, f, update_with, model.draws)
+    return bind(_step, f, opt.update, model.draws)
 
 
 def _step(
@@ -56,6 +60,23 @@ def _step(
     weight = batch[2] if len(batch) == 3 else None
     loss, grads, state = f(params, before.state, batch[0], batch[1], mode, weight)
     updates, opt_state = update(grads, before.opt_state, params)
+    return TrainState(step + 1, apply_updates(params, updates), state, opt_state, key), {"loss": loss}
+
+
+def _step_with(
+    f: ValueAndGrad[X, T], update: UpdateWith, draws: bool, before: TrainState, batch: Batch[X, T]
+) -> tuple[TrainState, Mapping[str, Array]]:
+    """`_step` for optimizers that are given the loss, the number of examples, and gradients at other parameters."""
+    step, params, key = before.step, before.params, before.key
+    mode = Train(key.fold_in("step").fold_in(step) if draws else key)
+    weight = batch[2] if len(batch) == 3 else None
+    loss, grads, state = f(params, before.state, batch[0], batch[1], mode, weight)
+
+    def grad(at: Params) -> Params:
+        return f(at, before.state, batch[0], batch[1], mode, weight)[1]
+
+    examples = float(len(tree.leaves(batch[1])[0])) if weight is None else float(weight.sum())
+    updates, opt_state = update(grads, before.opt_state, params, Context(loss, examples, grad))
     return TrainState(step + 1, apply_updates(params, updates), state, opt_state, key), {"loss": loss}
 
 

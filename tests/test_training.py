@@ -159,7 +159,7 @@ def test_a_checkpoint_of_another_network_lists_paths_and_shapes(tmp_path: Path) 
     lines = str(error.value).splitlines()
     assert "  train_state/params/dense_0/weight: float32 (1, 6) in the file, expected float32 (1, 4)" in lines
     assert "  train_state/params/dense_2/weight: missing in the file, expected float32 (3, 1)" in lines
-    with pytest.raises(CheckpointError, match="train_state/opt_state/mu/0"):
+    with pytest.raises(CheckpointError, match="train_state/opt_state/mu"):
         fit(opt=sgd(0.1), resume=path)
     fnn.save(tmp_path / "params.npz", PARAMS)
     with pytest.raises(CheckpointError, match="train_state/step: missing in the file"):
