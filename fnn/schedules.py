@@ -179,7 +179,7 @@ def one_cycle(
 
 
 def warmup(schedule: float | Schedule, *, steps: int) -> Schedule:
-    """The schedule times `(t + 1) / steps` during the first `steps` updates: linear, and never zero. Goyal et al. 2017."""
+    """The schedule times `(t + 1) / steps` during the first `steps` updates: linear, never zero. Goyal et al. 2017."""
     return bind(_warmup, as_schedule("warmup", schedule), positive("warmup", "steps", steps))
 
 

@@ -104,7 +104,10 @@ ROWS = [
     Row("zero", lambda r: fo.chain(fo.zero_nonfinite(), fo.check_finite(), fo.adam(r))),
     Row("inject", lambda r: fo.inject(fo.adam, learning_rate=r, b1=0.9)),
     Row("partition", lambda r: fo.partition((in_group, fo.adam(r)), rest=fo.adam(r))),
-    Row("deep", lambda r: fo.ema(fo.chain(fo.clip_by_value(9.0), fo.sam(fo.accumulate(fo.adam(r), every=2))), decay=0.9)),
+    Row(
+        "deep",
+        lambda r: fo.ema(fo.chain(fo.clip_by_value(9.0), fo.sam(fo.accumulate(fo.adam(r), every=2))), decay=0.9),
+    ),
 ]
 """All but `centralize`, which keeps means where they are and so cannot solve the problems."""
 
@@ -367,7 +370,8 @@ def test_the_repr_shows_how_it_was_made(row: Row) -> None:
 def test_the_repr_builds_the_optimizer(name: str) -> None:
     if name == "adafactor root":
         pytest.skip("its schedule is a local function")
-    names = {**vars(fo), "everywhere": everywhere, "constant": constant, "cosine": lambda a, n, e: cosine(a, steps=n, end=e)}
+    schedules = {"constant": constant, "cosine": lambda a, n, e: cosine(a, steps=n, end=e)}
+    names = {**vars(fo), "everywhere": everywhere, **schedules}
     built = eval(repr(OURS[name]), names)
     np.testing.assert_array_equal(ours(built, 5), ours(OURS[name], 5))
 
@@ -396,7 +400,8 @@ def test_order_of_names_does_not_matter() -> None:
 
 def test_chain_is_associative() -> None:
     a, b, c = fo.clip_by_global_norm(1.0), fo.add_decayed_weights(0.1), fo.adam(0.1)
-    runs = [run(opt, bowl, begin(), 5)[0] for opt in (fo.chain(a, b, c), fo.chain(fo.chain(a, b), c), fo.chain(a, fo.chain(b, c)))]
+    chains = fo.chain(a, b, c), fo.chain(fo.chain(a, b), c), fo.chain(a, fo.chain(b, c))
+    runs = [run(opt, bowl, begin(), 5)[0] for opt in chains]
     assert same_bits(runs[0], runs[1]) and same_bits(runs[0], runs[2])
 
 
@@ -732,7 +737,8 @@ def test_the_history_shows_the_reduced_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    "opt", [fo.sam(fo.sgd(0.1)), fo.chain(fo.reduce_on_plateau(fo.sgd(0.1))), fo.freeze(fo.sam(fo.sgd(0.1)), fo.at("b"))]
+    "opt",
+    [fo.sam(fo.sgd(0.1)), fo.chain(fo.reduce_on_plateau(fo.sgd(0.1))), fo.freeze(fo.sam(fo.sgd(0.1)), fo.at("b"))],
 )
 def test_without_a_context_it_says_what_it_needs(opt: Optimizer) -> None:
     with pytest.raises(TypeError, match="second gradient|the loss"):
@@ -746,7 +752,8 @@ def test_accumulated_sam_says_what_to_write() -> None:
 
 
 def test_plain_optimizers_have_no_update_with() -> None:
-    for opt in (fo.adam(0.1), fo.chain(fo.clip_by_value(1.0), fo.sgd(0.1)), fo.ema(fo.adam(0.1)), fo.freeze(fo.adam(0.1), fo.at("b"))):
+    adam = fo.adam(0.1)
+    for opt in (adam, fo.chain(fo.clip_by_value(1.0), adam), fo.ema(adam), fo.freeze(adam, fo.at("b"))):
         assert opt.update_with is None
     assert fo.chain(fo.sam(fo.sgd(0.1))).update_with is not None
 
@@ -761,7 +768,8 @@ def test_lbfgs_over_a_tree() -> None:
     assert found.converged and found.value < 1e-8 and found.evaluations >= found.iterations > 5
     rounds: list[int] = []
     bottom = minimize(bowl, begin(np.float32), method="BFGS", report=lambda i, value: rounds.append(i), tolerance=1e-6)
-    assert all(leaf.dtype == np.float32 for leaf in tree.leaves(bottom.params)) and rounds == [*range(1, len(rounds) + 1)]
+    assert all(leaf.dtype == np.float32 for leaf in tree.leaves(bottom.params))
+    assert rounds == [*range(1, len(rounds) + 1)]
     for k, p in enumerate(tree.leaves(bottom.params)):
         np.testing.assert_allclose(p, np.sin(k + np.arange(np.size(p)).reshape(np.shape(p))), atol=1e-3)
     net, params = network()

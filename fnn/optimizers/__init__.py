@@ -1,4 +1,4 @@
-"""Optimizers: pairs `init(params) -> state` and `update(grads, state, params) -> (updates, state)`, the protocol of optax.
+"""Optimizers: pairs `init(params) -> state`, `update(grads, state, params) -> (updates, state)`, the protocol of optax.
 
 protocol: the pair, its extension, `apply_updates`. rules: how a rule is run over all parameters. descent, adaptive,
 layerwise: the optimizers. transforms, parts, averaging, contextual: what is put before, after and around them.

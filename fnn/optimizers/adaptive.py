@@ -1,6 +1,6 @@
 """Optimizers that divide each parameter's step by a running size of its gradients.
 
-`g**2` and the like are meant number by number. Corrected for the start at zero is written as a hat: `^mu = mu / (1 - b1**t)`,
+`g**2` and the like are meant number by number. A hat is the correction for the start at zero, `^mu = mu / (1 - b1**t)`,
 where t counts updates from 1. `eps` stands outside the square root, as in the papers, unless said otherwise.
 """
 
@@ -70,7 +70,7 @@ def rmsprop(
 ) -> Optimizer:
     """`nu = decay nu + (1 - decay) g**2`, `v = momentum v + g / (sqrt(nu) + eps)`, `update = -lr v`.
 
-    Tieleman & Hinton 2012, lecture 6.5. Centred, `nu - mu**2` takes the place of nu, with `mu = decay mu + (1 - decay) g`
+    Tieleman & Hinton 2012, lecture 6.5. Centred, `nu - mu**2` stands for nu, with `mu = decay mu + (1 - decay) g`
     (Graves 2013, eq. 38 to 45). Equals PyTorch's; optax has eps inside the square root by default (`eps_in_sqrt=True`).
     """
     constants = (
@@ -384,8 +384,8 @@ def radam(learning_rate: float | Schedule, *, b1: float = 0.9, b2: float = 0.999
     """Adam with a rectified start: with `r_inf = 2 / (1 - b2) - 1` and `r = r_inf - 2 t b2**t / (1 - b2**t)`,
 
     `update = -lr ^mu` while r <= 5, then Adam's times `sqrt((r - 4)(r - 2) r_inf / ((r_inf - 4)(r_inf - 2) r))`.
-    Liu et al. 2020, algorithm 2. The paper's bound of 4 is 5 in its authors' code, in PyTorch and in optax. As in optax,
-    eps is added to sqrt(^nu); PyTorch adds it before the correction.
+    Liu et al. 2020, algorithm 2. The paper's bound of 4 is 5 in its authors' code, in PyTorch and in optax. As in
+    optax, eps is added to sqrt(^nu); PyTorch adds it before the correction.
     """
     config: dict[str, Any] = {"b1": b1, "b2": b2, "eps": eps}
     constants = betas("radam", b1, b2, eps)
@@ -406,9 +406,9 @@ def _radam_rule(
 
 
 def adabelief(learning_rate: float | Schedule, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-16) -> Optimizer:
-    """Adam that divides by the surprise: `nu = b2 nu + (1 - b2) (g - mu)**2 + eps`, `update = -lr ^mu / (sqrt(^nu) + eps)`.
+    """Adam that divides by the surprise: `nu = b2 nu + (1 - b2) (g - mu)**2 + eps`.
 
-    Zhuang et al. 2020, algorithm 2; equals optax's with its default constants.
+    `update = -lr ^mu / (sqrt(^nu) + eps)`. Zhuang et al. 2020, algorithm 2; equals optax's with its default constants.
     """
     config: dict[str, Any] = {"b1": b1, "b2": b2, "eps": eps}
     constants = betas("adabelief", b1, b2, eps)

@@ -63,7 +63,7 @@ class AverageState(NamedTuple):
 
 
 def ema(opt: GradientTransformation, decay: float = 0.999) -> Optimizer:
-    """Keeps the exponential mean of the parameters after each update: `a = decay a + (1 - decay) p`, corrected for its start.
+    """Keeps the exponential mean of the parameters, `a = decay a + (1 - decay) p` after each update, corrected.
 
     The corrected mean is kept itself: `a = a + (1 - decay) / (1 - decay**t) (p - a)`. Polyak & Juditsky 1992 average
     with equal weights; with this decay e.g. Tarvainen & Valpola 2017. Updates are those of `opt`.
@@ -235,7 +235,7 @@ def schedule_free_adamw(
     power: float = 2.0,
     where: Where | None = None,
 ) -> Optimizer:
-    """AdamW that needs no decreasing rate: an average takes the place of both schedule and momentum. Defazio et al. 2024.
+    """AdamW that needs no decreasing rate: an average replaces both schedule and momentum. Defazio et al. 2024.
 
     Gradients are taken at y, the parameters that are trained; `averaged_params` gives x, those to evaluate with:
     `z = z - lr (g / (sqrt(^nu) + eps) + weight_decay y)`, `x = (1 - c) x + c z`, `y = (1 - b1) z + b1 x`, where
@@ -307,7 +307,7 @@ def _advanced(fast: Any, moved: Any) -> Any:
 
 
 def _schedule_free_step(a: float, c: float, path: str, d: Array, y: Array, z: Array) -> Array:
-    """`y' - y = a d + c (z - y)`, `a = 1 - b1 (1 - c)`: from `y' = b1 ((1 - c) x + c z') + (1 - b1) z'`, `z' = z + d`."""
+    """`y' - y = a d + c (z - y)`, `a = 1 - b1 (1 - c)`: `y' = b1 ((1 - c) x + c z') + (1 - b1) z'`, `z' = z + d`."""
     u = np.subtract(z, y)
     u *= c
     return np.asarray(u + a * d)

@@ -1,4 +1,4 @@
-"""Optimizers that follow the gradient or its sign, with one size of step for all parameters (or one remembered for each)."""
+"""Optimizers that follow the gradient or its sign."""
 
 from __future__ import annotations
 
@@ -85,9 +85,10 @@ def lion(
     weight_decay: float = 0.0,
     where: Where | None = None,
 ) -> Optimizer:
-    """`update = -lr sign(b1 m + (1 - b1) g) - lr weight_decay p`, then `m = b2 m + (1 - b2) g`. Chen et al. 2023, alg. 2.
+    """`update = -lr sign(b1 m + (1 - b1) g) - lr weight_decay p`, then `m = b2 m + (1 - b2) g`.
 
-    Decay skips vectors (biases, scales); `where(path, parameter)` selects other parameters. Equals optax's.
+    Chen et al. 2023, algorithm 2. Decay skips vectors (biases, scales); `where(path, parameter)` selects others.
+    Equals optax's.
     """
     decay = not_negative("lion", "weight_decay", weight_decay)
     constants = fraction("lion", "b1", b1), fraction("lion", "b2", b2)
@@ -135,7 +136,7 @@ def rprop(
     smallest: float = 1e-6,
     largest: float = 50.0,
 ) -> Optimizer:
-    """Resilient descent, for full batches: each parameter moves against the sign of its gradient by a size of its own.
+    """Resilient descent, for full batches: each parameter moves against its gradient's sign by a size of its own.
 
     The size begins as `learning_rate`, grows by `up` where the gradient keeps its sign and shrinks by `down` where it
     has changed (there the parameter rests for one step and the gradient counts as 0). Riedmiller & Braun 1993, in the

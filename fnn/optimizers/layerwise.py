@@ -176,7 +176,7 @@ def adafactor(
     weight_decay: float = 0.0,
     where: Where | None = None,
 ) -> Optimizer:
-    """Adaptive steps in little memory: of nu, the running mean of `g**2 + eps`, only means over rows and columns are kept.
+    """Adaptive steps in little memory: of nu, the mean of `g**2 + eps`, only means over rows and columns are kept.
 
     `nu = row column / mean(row)` where the last two axes have at least `factor_from` entries, the full nu elsewhere;
     `b2 = 1 - t**-decay`; `d = g / sqrt(nu)`, divided by `max(1, rms(d) / clip)`; and

@@ -34,8 +34,8 @@ def partition(
 
         partition((at("*/bias"), sgd(1e-2)), (at("head"), adam(1e-2)), rest=adam(1e-3))
 
-    Raises `ValueError` from `init` where a group selects nothing (or nothing that is left), and where there is no `rest`
-    and a parameter is in no group.
+    Raises `ValueError` from `init` where a group selects nothing (or nothing that is left), and where there is no
+    `rest` and a parameter is in no group.
     """
     if not groups or not all(isinstance(group, tuple) and len(group) == 2 for group in groups):
         raise ValueError("partition: expected groups (where, optimizer), such as (at('head'), adam(1e-3))")

@@ -77,7 +77,7 @@ def wrapper(
     *,
     contextual: bool = False,
 ) -> Optimizer:
-    """An optimizer made of others: it has an `update_with` if one of them has, or if it says that it is `contextual`."""
+    """An optimizer made of others: it has an `update_with` if one of them has, or if it is `contextual` itself."""
     contextual = contextual or any(getattr(part, "update_with", None) is not None for part in inner)
     return Optimizer(kind, init, bind(_without, update), config, build, update if contextual else None)
 
@@ -89,7 +89,8 @@ def _without(update: Contextual, grads: Params, state: Any, params: Params) -> t
 def updater(transform: GradientTransformation) -> Contextual:
     """The update of any transform, in the form that takes a context or `None`; `TypeError` for what is none."""
     if not (hasattr(transform, "init") and hasattr(transform, "update")):
-        raise TypeError(f"expected an optimizer such as adam(1e-3), got {getattr(transform, '__name__', repr(transform))}")
+        got = getattr(transform, "__name__", repr(transform))
+        raise TypeError(f"expected an optimizer such as adam(1e-3), got {got}")
     update_with = getattr(transform, "update_with", None)
     return bind(_plain, transform.update) if update_with is None else bind(_contextual, transform.update, update_with)
 

@@ -1,8 +1,8 @@
 """How a rule is run over all parameters: for each leaf by itself, or for all numbers alike.
 
-Rules for all numbers alike are written once, on single arrays, and run over the vector of all small leaves and over slices
-of the large ones, with no temporaries of full size; their moments are kept as one vector (`moments_tree` shows them as a
-tree).
+Rules for all numbers alike are written once, on single arrays, and run over the vector of all small leaves and over
+slices of the large ones, with no temporaries of full size; their moments are kept as one vector (`moments_tree` shows
+them as a tree).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ SLICE = 1 << 16
 """Larger leaves are worked on in slices of this size, a handful of which fit the second-level cache."""
 
 Moments: TypeAlias = Array
-"""One vector with a number for every parameter: first those of all small leaves, then of each large one, by sorted names."""
+"""One vector with a number for every parameter: those of all small leaves, then of each large one, by sorted names."""
 
 
 def elementwise(
@@ -146,8 +146,9 @@ def filled(params: Params, value: float) -> Moments:
     """Moments that all have this value. Raises `TypeError` unless the parameters have one dtype, float32 or float64."""
     kinds = {path: np.asarray(leaf).dtype for path, leaf in tree.items(params)}
     if len({*kinds.values()}) > 1 or any(kind.kind != "f" for kind in kinds.values()):
+        found = " and ".join(sorted({str(kind) for kind in kinds.values()}))
         listed = ", ".join(f"{path or 'the root'} {kind}" for path, kind in list(kinds.items())[:8])
-        raise TypeError(f"expected parameters of one floating dtype, got {listed}; convert them: fnn.tree.cast")
+        raise TypeError(f"expected parameters of one dtype, got {found} ({listed}); convert them: fnn.tree.cast")
     return np.full(tree.size(params), value, next(iter(kinds.values()), np.float32))
 
 
@@ -159,7 +160,7 @@ def moments_tree(moments: Moments, params: Params) -> Params:
 
 
 def _matched(grads: Params, params: Params) -> tuple[Array, list[Array], Params, bool]:
-    """All small gradients as one new vector, the large ones, the parameters as arrays, and whether no gradient is `None`.
+    """All small gradients as one new vector, the large ones, the parameters as arrays, and whether no gradient is None.
 
     Zeros stand in for `None`.
     """
@@ -260,8 +261,8 @@ def rule_optimizer(
 ) -> Optimizer:
     """The optimizer that runs `rule(constants, lr, step, g, u, *old, *new)` over all parameters; step counts from 1.
 
-    Its state is `state(step, learning_rate, *moments)`; the moments begin with the values `start`, or 0. With weight decay,
-    `lr weight_decay p` is taken from the update of each parameter that decays.
+    Its state is `state(step, learning_rate, *moments)`; the moments begin with the values `start`, or 0. With weight
+    decay, `lr weight_decay p` is taken from the update of each parameter that decays.
     """
     rate = as_schedule(kind, learning_rate)
     return Optimizer(

@@ -1,6 +1,6 @@
 """Transforms of gradients and updates, and `chain`, which puts them one after the other.
 
-What a transform is given are gradients before the optimizer and updates after it: `chain(clip_by_global_norm(1.0), adam(1e-3))`.
+Before the optimizer a transform is given gradients, after it updates: `chain(clip_by_global_norm(1.0), adam(1e-3))`.
 """
 
 from __future__ import annotations
@@ -342,7 +342,7 @@ class SkippedState(NamedTuple):
 
 
 def skip_nonfinite(opt: GradientTransformation, *, most: int | None = None) -> Optimizer:
-    """No update, and no change of the optimizer's state, where a gradient has an infinity or NaN; the state counts them.
+    """No update, and no change of the optimizer's state, where a gradient has an infinity or NaN; counted in the state.
 
     Raises `FloatingPointError` when more than `most` updates in a row would be skipped.
     """
@@ -373,7 +373,8 @@ def _skip_update(
     check_gradients(grads, params)
     if most is not None and state.in_a_row >= most:
         raise FloatingPointError(
-            f"skip_nonfinite: the gradient of {bad or 'the parameter'} is not finite, {state.in_a_row + 1} times in a row"
+            f"skip_nonfinite: the gradient of {bad or 'the parameter'} is not finite, "
+            f"{state.in_a_row + 1} times in a row"
         )
     return no_updates(params), SkippedState(state.skipped + 1, state.in_a_row + 1, state.inner)
 
