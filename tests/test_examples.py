@@ -15,7 +15,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
-SHORT: dict[str, list[str]] = {"01_sine": ["--epochs", "8"], "02_digits": ["--epochs", "1"]}
+SHORT: dict[str, list[str]] = {
+    "01_sine": ["--epochs", "8"],
+    "02_digits": ["--epochs", "1"],
+    "03_rnn_sine_to_cosine": ["--epochs", "2"],
+    "07_char_lm": ["--epochs", "1"],
+    "08_autoencoder": ["--epochs", "3"],
+}
 """Arguments that make an example short; those not listed run as they are."""
 
 every_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -134,3 +140,43 @@ def test_mnist_files_are_read(
     assert call(example("02_digits"), monkeypatch, capsys, *arguments) == 1.0
     with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte.gz"):
         call(example("02_digits"), monkeypatch, capsys, "--data", str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_cosine_is_known_from_the_second_sine_on(
+    seed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """0.05 is what the first of ten steps must cost."""
+    error = call(example("03_rnn_sine_to_cosine"), monkeypatch, capsys, "--seed", str(seed), "--out", str(tmp_path))
+    assert 0.05 - 1e-4 < error <= 0.052
+
+
+@pytest.mark.parametrize("kind", [["--epochs", "6"], ["--transformer", "--epochs", "3"]])
+def test_a_language_model_learns_from_any_text_and_resumes(
+    kind: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A text of a few words in turn has to cost far less than the 2.8 bits that its letters cost one by one."""
+    path, text = example("07_char_lm"), tmp_path / "text.txt"
+    text.write_text("to be or not to be\n" * 900)
+    arguments = [*kind, "--data", str(text), "--out", str(tmp_path)]
+    bits = call(path, monkeypatch, capsys, *arguments)
+    assert bits < 1.5
+    assert call(path, monkeypatch, capsys, *arguments, "--resume") == bits
+
+
+def test_an_autoencoder_beats_the_best_linear_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Two principal components leave at least 0.05 of the small digits for every seed."""
+    error = call(example("08_autoencoder"), monkeypatch, capsys, "--epochs", "30", "--out", str(tmp_path))
+    assert error < 0.04
+
+
+def test_the_layer_that_draws_has_the_right_derivative() -> None:
+    from fnn.testing import check_vjp
+
+    spec = importlib.util.spec_from_file_location("autoencoder", example("08_autoencoder"))
+    assert spec and spec.loader
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert check_vjp(module.Draw, ((3,), (3,))) < 1e-7
