@@ -33,7 +33,7 @@ def main() -> None:
     key = Key(args.seed)
     training, validation = sine() if args.task == "sine" else diabetes()
     print(f"data: {args.task}, {len(training[0])} examples to train on, {len(validation[0])} to validate on", flush=True)
-    epochs = args.epochs or (2000 if args.task == "sine" else 100)
+    epochs = (2000 if args.task == "sine" else 100) if args.epochs is None else args.epochs
 
     layers: list[Layer[Array, Array]] = []
     for units, name in zip(args.hidden, args.activations):

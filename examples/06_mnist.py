@@ -5,7 +5,7 @@ was    784-50-50-10 tanh, Xavier initialisation, shuffled batches of 100, moment
 today  the same widths and iterations: silu, He initialisation, AdamW, warm-up and cosine
 lenet  two convolutions with pooling and three dense layers (LeCun et al. 1998), AdamW; 3 epochs
 
-Without --data it uses the 1,797 digits of 8x8 pixels that scikit-learn carries. Writes OUT/06_mnist_MODEL.png: the error
+Without --data it uses the 1,797 digits of 8x8 pixels that scikit-learn carries. Writes OUT/06_mnist.png: the error
 while training, the confusion matrix. Ctrl-C saves; --resume goes on.
 
 Run: python examples/06_mnist.py [--model today] [--data DIR or FILE.mat] [--seed 0] [--steps 800] [--resume] [--out out]
@@ -60,23 +60,22 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--steps", type=int, help="default: 800; for lenet 3 epochs (of MNIST, 40 of the small digits)")
     args = parser.parse_args()
-    checkpoint = args.out / f"06_mnist_{args.model}.npz"
+    checkpoint = args.out / ("06_mnist.npz" if args.model == "today" else f"06_mnist_{args.model}.npz")
 
     key = Key(args.seed)
     training, test = read_digits(args.data, key.fold_in("split"))
     data = batches(training, size=100)
-    epochs = 3 if args.data else 40
-    total = args.steps or (epochs * data.steps_per_epoch if args.model == "lenet" else 800)
+    usual = (3 if args.data else 40) * data.steps_per_epoch if args.model == "lenet" else 800
+    total = usual if args.steps is None else args.steps
     net, opt = {"was": was, "today": today, "lenet": lenet}[args.model](total, args.dropout)
     params = net.init(key.fold_in("init"), training[0].shape[1:])
     now = TrainState(0, params, net.init_state(training[0].shape[1:]), opt.init(params), key)
     now = load(checkpoint, now) if args.resume else now
 
-    loss, report = softmax_cross_entropy(), progress(total / data.steps_per_epoch)
+    loss, every, report = softmax_cross_entropy(), max(1, total // 20), progress(total / data.steps_per_epoch)
     steps = iterate(make_step(net, loss, opt), now, data.stream(key, now.step))
     curve: list[tuple[int, float, float]] = []
     seconds, since, began = 0.0, 0.0, perf_counter()
-    every = max(1, total // 20)
     try:
         for now, measured in islice(steps, max(0, total - now.step)):
             since += float(measured["loss"]) / every
@@ -93,7 +92,7 @@ def main() -> None:
 
     metric = confusion_matrix(10)
     matrix = metric.compute(metric.update(metric.init(), net.apply(now.params, test[0]), test[1], None))
-    path = args.out / f"06_mnist_{args.model}.png"
+    path = checkpoint.with_suffix(".png")
     draw(path, curve, matrix, f"--model {args.model}, {tree.size(now.params):,} parameters")
     print(f"{now.step} steps in {seconds:.2f} s of training; checkpoint: {checkpoint}; picture: {path}")
     print(f"test accuracy: {np.trace(matrix) / matrix.sum():.4f}")

@@ -19,8 +19,13 @@ SHORT: dict[str, list[str]] = {
     "01_sine": ["--epochs", "8"],
     "02_digits": ["--epochs", "1"],
     "03_rnn_sine_to_cosine": ["--epochs", "2"],
+    "04_regression": ["--epochs", "20"],
+    "05_moons": ["--steps", "40"],
+    "06_mnist": ["--steps", "100"],
     "07_char_lm": ["--epochs", "1"],
     "08_autoencoder": ["--epochs", "3"],
+    "09_custom_layer": ["--epochs", "50"],
+    "10_freeze_finetune": ["--epochs", "5"],
 }
 """Arguments that make an example short; those not listed run as they are."""
 
@@ -43,11 +48,13 @@ def last_number(text: str) -> float:
 
 def call(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> float:
     """Runs an example in this process without its pictures; the number that it ends with."""
+    monkeypatch.syspath_prepend(str(path.parent))
     spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
     assert spec and spec.loader
     module: Any = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # what a layer of its own needs to be pickled
     spec.loader.exec_module(module)
-    for name in ("draw", "animate"):
+    for name in ("draw", "draw_digits", "animate"):
         monkeypatch.setattr(module, name, no_picture, raising=False)
     monkeypatch.setattr(sys, "argv", [str(path), *arguments])
     assert isinstance(module, ModuleType)
@@ -73,7 +80,7 @@ def test_an_example_runs_draws_and_prints_a_number(path: Path, tmp_path: Path) -
     assert last_number(done.stdout) >= 0
     picture = tmp_path / "new" / "folder" / f"{path.stem}.png"
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and picture.stat().st_size > 5000
-    assert re.search(r"epoch \d+/\d+  loss \d", done.stderr), "it shows progress"
+    assert re.search(r"epoch [\d.]+/[\d.]+  loss \d", done.stderr), "it shows progress"
 
 
 @every_example
@@ -118,6 +125,20 @@ def test_the_digits_are_read(
 ) -> None:
     correct = call(example("02_digits"), monkeypatch, capsys, "--seed", str(seed), "--out", str(tmp_path))
     assert correct >= 0.97
+
+
+def test_the_moons_are_separated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["--no-drawing", "--out", str(tmp_path)]
+    assert call(example("05_moons"), monkeypatch, capsys, *arguments) >= 0.97
+    call(example("05_moons"), monkeypatch, capsys, *arguments, "--rate", "2", "--scale", "100")
+
+
+def test_a_custom_layer_knows_what_is_periodic(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert call(example("09_custom_layer"), monkeypatch, capsys, "--out", str(tmp_path)) < 0.05
 
 
 def test_mnist_files_are_read(
