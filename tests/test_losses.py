@@ -451,7 +451,7 @@ REFUSED: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, "count the same", lambda: masked(softmax_cross_entropy(ignore=0))),
     (ValueError, "count the same", lambda: evidence_bound(softmax_cross_entropy(ignore=0))),
     (ValueError, "beta", lambda: evidence_bound(mse, beta=-1.0)),
-    (ValueError, "l2: expected strength", lambda: l2(-1.0)),
+    (ValueError, "l2: expected a finite strength", lambda: l2(-1.0)),
     (TypeError, "expected penalties", lambda: penalties(mse)),  # type: ignore[arg-type]
 ]
 
