@@ -18,7 +18,7 @@ def dense_forward(params: Params, x: Array) -> tuple[Array, Array]:
     weight = params["weight"]
     if getattr(x, "ndim", 0) < 2 or x.shape[-1] != weight.shape[0] or x.dtype != weight.dtype:
         raise input_error(f"Dense({weight.shape[1]})", f"(batch, ..., {weight.shape[0]})", x, weight)
-    y = rows(x).dot(weight)
+    y: Array = (x if x.ndim == 2 else rows(x)).dot(weight)
     if "bias" in params:
         y += params["bias"]
     return (y if x.ndim == 2 else y.reshape(*x.shape[:-1], -1)), x
@@ -26,14 +26,15 @@ def dense_forward(params: Params, x: Array) -> tuple[Array, Array]:
 
 def dense_param_vjp(params: Params, x: Array, dy: Array) -> Params:
     """`dW = x' dy` and `db = sum of dy over the examples`."""
-    flat = rows(dy)
-    weight = rows(x).T.dot(flat)
-    return {"weight": weight, "bias": ones(len(flat), dy.dtype).dot(flat)} if "bias" in params else {"weight": weight}
+    if x.ndim > 2:
+        x, dy = rows(x), rows(dy)
+    weight = x.T.dot(dy)
+    return {"weight": weight, "bias": ones(len(dy), dy.dtype).dot(dy)} if "bias" in params else {"weight": weight}
 
 
 def dense_input_vjp(params: Params, x: Array, dy: Array) -> Array:
     """`dx = dy W'`."""
-    dx: Array = rows(dy).dot(params["weight"].T)
+    dx: Array = (dy if x.ndim == 2 else rows(dy)).dot(params["weight"].T)
     return dx if x.ndim == 2 else dx.reshape(x.shape)
 
 
