@@ -61,7 +61,8 @@ def main() -> None:
             result = train_until(epochs, resume=args.resume or len(fits) > 1)
             fits[round(result.train_state.step / data.steps_per_epoch)] = net.apply(result.params, x)
     except KeyboardInterrupt as interrupt:
-        raise SystemExit("\n".join(["", *interrupt.__notes__, "the same command with --resume does that"])) from None
+        notes = getattr(interrupt, "__notes__", [])
+        raise SystemExit("\n".join(["", *notes, "the same command with --resume does that"])) from None
 
     error = float(np.mean((net.apply(result.params, x) - y) ** 2))
     draw(args.out / "01_sine.png", x, y, fits, result)
