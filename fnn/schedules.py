@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from fnn.check import above_zero, fraction, not_negative, positive
+from fnn.recordable import live
 from fnn.types import bind
 
 Schedule: TypeAlias = Callable[[int], float]
@@ -32,6 +33,17 @@ def as_schedule(who: str, rate: float | Schedule) -> Schedule:
     if callable(rate):
         return rate
     return bind(_constant, not_negative(who, "learning rate", rate))
+
+
+def rate_at(schedule: Schedule, step: int) -> float:
+    """The schedule's value as a Python float, marked as one that changes unless the schedule is a constant."""
+    if getattr(schedule, "func", None) is _constant:
+        return schedule(step)
+    return live(_float, schedule, step)
+
+
+def _float(schedule: Schedule, step: int) -> float:
+    return float(schedule(step))
 
 
 # --- falling ---------------------------------------------------------------------------------------------------------

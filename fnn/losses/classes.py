@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fnn.check import fraction, not_negative
 from fnn.contract import Loss
 from fnn.losses.core import example_means, float_error, loss, spread
+from fnn.recordable import unexpected
 from fnn.types import Array, Ints, Shape, ShapeError, bind, ones
 
 C = TypeVar("C")
@@ -112,12 +113,12 @@ def one_hot_rows(kind: str, labels: Ints, classes: int, dtype: np.dtype[Any], ig
     """One row for each label, with 1 at it, and zeros where it is ignored; other labels raise `ValueError`."""
     column = labels.reshape(-1, 1)
     found: NDArray[np.bool_] = column == np.arange(classes)
-    expected = labels.size
+    kept: Any = labels.size
     if ignore is not None:
-        kept = column != ignore
-        found &= kept
-        expected = int(np.count_nonzero(kept))
-    if np.count_nonzero(found) != expected:
+        counts = column != ignore
+        found &= counts
+        kept = np.count_nonzero(counts)
+    if unexpected(np.count_nonzero(found) != kept):
         check_labels(kind, labels, classes, ignore)
     rows: Array = found.astype(dtype)
     return rows
@@ -128,7 +129,7 @@ def check_labels(kind: str, labels: NDArray[Any], classes: int, ignore: int | No
     wrong = (labels < 0) | (labels >= classes)
     if ignore is not None:
         wrong &= labels != ignore
-    if wrong.any():
+    if unexpected(wrong.any()):
         but = "" if ignore is None else f" (or {ignore}, ignored)"
         raise ValueError(f"{kind}: expected labels from 0 to {classes - 1}{but}, got {labels[wrong][0]}")
 

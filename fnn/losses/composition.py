@@ -14,6 +14,7 @@ from fnn.contract import Loss
 from fnn.losses import core
 from fnn.losses.core import example_means, example_weights, no_target, spread, sums_of, weighted_sums
 from fnn.losses.regression import pair
+from fnn.recordable import unexpected
 from fnn.types import Array, Shape, ShapeError, bind
 
 Y = TypeVar("Y")
@@ -208,7 +209,7 @@ def _rows(output: Array, target: Any) -> tuple[Array, Any, Array]:
             f"masked: expected a mask with the first axes of the output {shape} and of the target {shapes}, "
             f"got {mask.shape}"
         )
-    if count and mask.min() < 0:
+    if count and unexpected(mask.min() < 0):
         raise ValueError(f"masked: expected a mask without negative numbers, got {mask.min()}")
     return output.reshape(count, *shape[n:]), tree.map(bind(_flat, n), target[0]), mask
 

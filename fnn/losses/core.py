@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fnn.contract import Loss
+from fnn.recordable import unexpected
 from fnn.types import EMPTY, Array, Ints, ShapeError, bind, ones
 
 Y = TypeVar("Y")
@@ -104,7 +105,7 @@ def example_weights(kind: str, weight: Array, l: Array) -> Array:
 def shares(kind: str, weight: Array) -> Array:
     """`w / sum(w)`."""
     total = weight.sum()
-    if not total > 0:
+    if unexpected(~(total > 0)):
         raise ValueError(f"{kind}: nothing to take the mean of: the weights of the batch sum to {total}")
     normalised: Array = weight / total
     return normalised

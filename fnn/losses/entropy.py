@@ -12,6 +12,7 @@ from fnn.contract import Loss
 from fnn.layers.softmax import row_max
 from fnn.losses.classes import Classes, Targets, checked_classes, class_forward, class_loss, class_vjp
 from fnn.losses.core import elementwise, example_means, like_output, loss
+from fnn.recordable import unexpected
 from fnn.types import Array, Ints, Shape, bind, ones
 
 # --- softmax cross-entropy: l = log sum_k exp(z_k) - sum_k t_k z_k,   d = softmax(z) - t -----------------------------
@@ -166,7 +167,7 @@ def cross_entropy(
 
 def sigmoid_targets(kind: str, smoothing: float, target: Array) -> Array:
     """The targets, which must lie in [0, 1], smoothed."""
-    if target.size and not (0 <= target.min() and target.max() <= 1):
+    if target.size and unexpected(~((target.min() >= 0) & (target.max() <= 1))):
         raise ValueError(f"{kind}: expected targets from 0 to 1, got {target.min()} to {target.max()}")
     return target * (1 - smoothing) + smoothing / 2 if smoothing else target
 
@@ -280,7 +281,7 @@ def binary_cross_entropy(*, smoothing: float = 0.0, floor: float = 1e-7) -> Loss
 def kl_divergence_forward(logits: Array, target: Array) -> tuple[Array, tuple[SoftmaxCache, Shape]]:
     """The softmax cross-entropy minus the entropy of the target, `-sum_k t_k log t_k`, with 0 log 0 = 0."""
     like = like_output("kl_divergence", logits, target)
-    if like.size and like.min() < 0:
+    if like.size and unexpected(like.min() < 0):
         raise ValueError(f"kl_divergence: expected distributions, got a target of {like.min()}")
     l, cache = class_forward(Classes("kl_divergence"), softmax_cross_entropy_forward, logits, like)
     plogp = like * np.log(np.maximum(like, np.finfo(like.dtype).tiny))

@@ -9,6 +9,7 @@ import numpy as np
 from fnn.contract import Loss
 from fnn.losses.classes import Classes, Targets, class_forward, class_vjp
 from fnn.losses.core import elementwise, loss
+from fnn.recordable import unexpected
 from fnn.types import Array, Ints, Shape, ShapeError, bind, ones
 
 # --- hinge: l = max(0, 1 - t z),   d = -t where it is positive --------------------------------------------------------
@@ -16,7 +17,7 @@ from fnn.types import Array, Ints, Shape, ShapeError, bind, ones
 
 def hinge_forward(output: Array, target: Array) -> tuple[Array, Array]:
     """`l = max(0, 1 - t z)`; the cache is the derivative."""
-    if np.count_nonzero(np.abs(target) == 1) != target.size:
+    if unexpected((np.abs(target) != 1).any()):
         raise ValueError("hinge: expected targets -1 and 1; use 2 * labels - 1 for labels 0 and 1")
     l = target * output
     np.subtract(1, l, out=l)

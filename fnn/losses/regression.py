@@ -9,6 +9,7 @@ import numpy as np
 from fnn.check import number
 from fnn.contract import Loss
 from fnn.losses.core import elementwise, example_means, float_error, like_output, loss, spread
+from fnn.recordable import unexpected
 from fnn.types import Array, Ints, ShapeError, bind
 
 # --- mean squared error: l = mean (output - target)**2,   d = 2 (output - target) / features -------------------------
@@ -151,7 +152,7 @@ def quantile(q: float) -> Loss[Array, Array]:
 
 def poisson_nll_forward(output: Array, target: Array) -> tuple[Array, tuple[Array, Array]]:
     """`l = exp(z) - t z`; the cache is the rate exp(z) and t."""
-    if target.size and target.min() < 0:
+    if target.size and unexpected(target.min() < 0):
         raise ValueError(f"poisson_nll: expected counts, got {target.min()}")
     rate = np.exp(output)
     return rate - target * output, (rate, target)

@@ -9,6 +9,7 @@ import numpy as np
 from fnn.contract import Loss
 from fnn.layers.softmax import row_max, row_sum
 from fnn.losses.core import float_error, loss, spread
+from fnn.recordable import unexpected
 from fnn.types import Array, Ints, ShapeError, bind
 
 NEVER = -1e30
@@ -147,13 +148,14 @@ def alignments(blank: int, logits: Array, target: CtcTarget) -> Paths:
     longest = labels.shape[1]
     used = np.arange(longest) < lengths[:, None]
     labels = np.where(used, labels, blank)
-    if np.count_nonzero((labels == blank) & used) or (labels.size and not 0 <= labels.min() <= labels.max() < classes):
+    if unexpected((((labels == blank) & used) | (labels < 0) | (labels >= classes)).any()):
         raise ValueError(f"ctc: expected labels from 0 to {classes - 1} other than the blank, {blank}")
     repeats = np.zeros(labels.shape, bool)
     repeats[:, 1:] = (labels[:, 1:] == labels[:, :-1]) & used[:, 1:]
     needed = np.maximum(lengths + repeats.sum(axis=1), 1)
-    if not (0 <= lengths.min() and lengths.max() <= longest and frames.max() <= times and (needed <= frames).all()):
-        i = int(np.argmax((lengths < 0) | (lengths > longest) | (frames > times) | (needed > frames)))
+    bad = (lengths < 0) | (lengths > longest) | (frames > times) | (needed > frames)
+    if unexpected(bad.any()):
+        i = int(np.argmax(bad))
         raise ValueError(
             f"ctc: example {i} has {lengths[i]} labels (of at most {longest}) in {frames[i]} of {times} time steps; "
             f"its labels need {needed[i]} steps, one for each and one between equal neighbours"

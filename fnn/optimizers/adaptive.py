@@ -14,6 +14,7 @@ import numpy as np
 from fnn.check import above_zero, fraction, not_negative
 from fnn.optimizers.protocol import Optimizer, Where
 from fnn.optimizers.rules import Moments, rule_optimizer
+from fnn.recordable import live
 from fnn.schedules import Schedule
 from fnn.types import Array
 
@@ -268,6 +269,31 @@ def adamw(
     )
 
 
+def root_of_share(b2: float, step: int) -> float:
+    """`sqrt((1 - b2) / (1 - b2**t))`: what the root of a decaying sum of squares is multiplied by."""
+    return math.sqrt((1 - b2) / (1 - b2**step))
+
+
+def root_of_correction(b2: float, step: int) -> float:
+    """`sqrt(1 - b2**t)`: what the root of a running mean of squares is divided by."""
+    return math.sqrt(1 - b2**step)
+
+
+def mean_rate(lr: float, b1: float, step: int) -> float:
+    """`-lr (1 - b1) / (1 - b1**t)`: a decaying sum times this is `-lr` times the corrected mean."""
+    return -lr * (1 - b1) / (1 - b1**step)
+
+
+def adam_rate(lr: float, b1: float, b2: float, step: int) -> float:
+    """`-lr (1 - b1) / (1 - b1**t) / root`."""
+    return mean_rate(lr, b1, step) / root_of_share(b2, step)
+
+
+def adam_eps(b2: float, eps: float, step: int) -> float:
+    """`eps / root`."""
+    return eps / root_of_share(b2, step)
+
+
 def adam_rule(
     constants: Betas, lr: float, step: int, g: Array, u: Array, old_mu: Array, old_nu: Array, mu: Array, nu: Array
 ) -> None:
@@ -276,16 +302,15 @@ def adam_rule(
     `-lr ^mu / (sqrt(^nu) + eps) = -lr (1 - b1) / (1 - b1**t) / root m / (sqrt(v) + eps / root)`
     """
     b1, b2, eps = constants
-    root = math.sqrt((1 - b2) / (1 - b2**step))
     np.multiply(old_mu, b1, out=mu)
     mu += g
     np.multiply(g, g, out=u)
     np.multiply(old_nu, b2, out=nu)
     nu += u
     np.sqrt(nu, out=u)
-    u += eps / root
+    u += live(adam_eps, b2, eps, step)
     np.divide(mu, u, out=u)
-    u *= -lr * (1 - b1) / (1 - b1**step) / root
+    u *= live(adam_rate, lr, b1, b2, step)
 
 
 def amsgrad(learning_rate: float | Schedule, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Optimizer:
@@ -313,7 +338,6 @@ def _amsgrad_rule(
     largest: Array,
 ) -> None:
     b1, b2, eps = constants
-    root = math.sqrt((1 - b2) / (1 - b2**step))
     np.multiply(old_mu, b1, out=mu)
     mu += g
     np.multiply(g, g, out=u)
@@ -321,9 +345,9 @@ def _amsgrad_rule(
     nu += u
     np.maximum(nu, old_largest, out=largest)
     np.sqrt(largest, out=u)
-    u += eps / root
+    u += live(adam_eps, b2, eps, step)
     np.divide(mu, u, out=u)
-    u *= -lr * (1 - b1) / (1 - b1**step) / root
+    u *= live(adam_rate, lr, b1, b2, step)
 
 
 def adamax(learning_rate: float | Schedule, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Optimizer:
@@ -347,7 +371,7 @@ def _adamax_rule(
     np.multiply(old_nu, b2, out=nu)
     np.maximum(nu, u, out=nu)
     np.divide(mu, nu, out=u)
-    u *= -lr * (1 - b1) / (1 - b1**step)
+    u *= live(mean_rate, lr, b1, step)
 
 
 def nadam(learning_rate: float | Schedule, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Optimizer:
@@ -365,19 +389,30 @@ def _nadam_rule(
     constants: Betas, lr: float, step: int, g: Array, u: Array, old_mu: Array, old_nu: Array, mu: Array, nu: Array
 ) -> None:
     b1, b2, eps = constants
-    root = math.sqrt((1 - b2) / (1 - b2**step))
     np.multiply(old_mu, b1, out=mu)
     mu += g
     scratch = g * g
     np.multiply(old_nu, b2, out=nu)
     nu += scratch
-    np.multiply(mu, b1 / (1 - b1 ** (step + 1)), out=scratch)
-    np.multiply(g, 1 / (1 - b1**step), out=u)
+    np.multiply(mu, live(_ahead, b1, step), out=scratch)
+    np.multiply(g, live(_corrected, b1, step), out=u)
     u += scratch
     np.sqrt(nu, out=scratch)
-    scratch += eps / root
+    scratch += live(adam_eps, b2, eps, step)
     u /= scratch
-    u *= -lr * (1 - b1) / root
+    u *= live(_nadam_rate, lr, b1, b2, step)
+
+
+def _ahead(b1: float, step: int) -> float:
+    return b1 / (1 - b1 ** (step + 1))
+
+
+def _corrected(b1: float, step: int) -> float:
+    return 1 / (1 - b1**step)
+
+
+def _nadam_rate(lr: float, b1: float, b2: float, step: int) -> float:
+    return -lr * (1 - b1) / root_of_share(b2, step)
 
 
 def radam(learning_rate: float | Schedule, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Optimizer:
@@ -395,14 +430,37 @@ def radam(learning_rate: float | Schedule, *, b1: float = 0.9, b2: float = 0.999
 def _radam_rule(
     constants: Betas, lr: float, step: int, g: Array, u: Array, old_mu: Array, old_nu: Array, mu: Array, nu: Array
 ) -> None:
-    b1, b2, _ = constants
+    b1, b2, eps = constants
+    np.multiply(old_mu, b1, out=mu)
+    mu += g
+    np.multiply(g, g, out=u)
+    np.multiply(old_nu, b2, out=nu)
+    nu += u
+    np.sqrt(nu, out=u)
+    u *= live(_is_rectified, b2, step)
+    u += live(_radam_eps, b2, eps, step)
+    np.divide(mu, u, out=u)
+    u *= live(_radam_rate, lr, b1, b2, step)
+
+
+def _rectification(b2: float, step: int) -> float:
+    """The factor of Adam's step, 0 while r <= 5: there the divisor is 1."""
     limit = 2 / (1 - b2) - 1
     r = limit - 2 * step * b2**step / (1 - b2**step)
-    if r > 5:
-        lr *= math.sqrt((r - 4) * (r - 2) * limit / ((limit - 4) * (limit - 2) * r))
-    adam_rule(constants, lr, step, g, u, old_mu, old_nu, mu, nu)
-    if r <= 5:
-        np.multiply(mu, -lr * (1 - b1) / (1 - b1**step), out=u)
+    return math.sqrt((r - 4) * (r - 2) * limit / ((limit - 4) * (limit - 2) * r)) if r > 5 else 0.0
+
+
+def _is_rectified(b2: float, step: int) -> float:
+    return 1.0 if _rectification(b2, step) else 0.0
+
+
+def _radam_eps(b2: float, eps: float, step: int) -> float:
+    return adam_eps(b2, eps, step) if _rectification(b2, step) else 1.0
+
+
+def _radam_rate(lr: float, b1: float, b2: float, step: int) -> float:
+    factor = _rectification(b2, step)
+    return adam_rate(lr * factor, b1, b2, step) if factor else mean_rate(lr, b1, step)
 
 
 def adabelief(learning_rate: float | Schedule, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-16) -> Optimizer:
@@ -431,11 +489,11 @@ def _adabelief_rule(
 def _corrected_into(u: Array, constants: Betas, lr: float, step: int, mu: Array, nu: Array) -> None:
     """`-lr ^mu / (sqrt(^nu) + eps)` from running means."""
     b1, b2, eps = constants
-    root = math.sqrt(1 - b2**step)
+    root = live(root_of_correction, b2, step)
     np.sqrt(nu, out=u)
     u += eps * root
     np.divide(mu, u, out=u)
-    u *= -lr * root / (1 - b1**step)
+    u *= live(_corrected, b1, step) * (-lr * root)
 
 
 def yogi(

@@ -13,6 +13,7 @@ import numpy as np
 
 from fnn import tree
 from fnn.check import above_zero, fraction, not_negative, positive
+from fnn.optimizers.adaptive import root_of_correction
 from fnn.optimizers.parts import overlaid
 from fnn.optimizers.protocol import (
     Context,
@@ -26,7 +27,8 @@ from fnn.optimizers.protocol import (
     wrapper,
 )
 from fnn.optimizers.rules import Moments, check_selects, decay_into, decays, elementwise, leafwise, zeros
-from fnn.schedules import Schedule, as_schedule
+from fnn.recordable import live
+from fnn.schedules import Schedule, as_schedule, rate_at
 from fnn.types import Array, Params, bind
 
 
@@ -82,9 +84,22 @@ def _ema_update(
 ) -> tuple[Params, AverageState]:
     updates, inner = update(grads, state.inner, params, context)
     step = state.step + 1
-    weight = (1 - decay) / (1 - decay**step)
-    average = _towards(state.average, apply_updates(params, updates), weight)
+    weight = live(_ema_weight, decay, step)
+    average = tree.map(bind(_mixed, weight), state.average, apply_updates(params, updates))
     return updates, AverageState(step, step, average, inner)
+
+
+def _ema_weight(decay: float, step: int) -> float:
+    """`(1 - decay) / (1 - decay**t)`."""
+    return (1 - decay) / (1 - decay**step)
+
+
+def _mixed(weight: float, a: Array, p: Array) -> Array:
+    """`(1 - weight) a + weight p`: exactly p where the weight is 1."""
+    if a is p:
+        return a
+    mixed = np.multiply(a, 1 - weight)
+    return np.asarray(mixed + weight * p)
 
 
 def swa(opt: GradientTransformation, *, start: int, every: int = 1) -> Optimizer:
@@ -268,23 +283,27 @@ def schedule_free_adamw(
 
 def _schedule_free_init(rate: Schedule, b1: float, where: Where | None, params: Params) -> ScheduleFreeState:
     check_selects("schedule_free_adamw", where, params)
-    return ScheduleFreeState(0, float(rate(0)), 0.0, 0.0, params, zeros(params), b1)
+    return ScheduleFreeState(0, rate_at(rate, 0), 0.0, 0.0, params, zeros(params), b1)
 
 
 def _schedule_free_update(
     rate: Schedule, rule: ScheduleFreeRule, grads: Params, state: ScheduleFreeState, params: Params
 ) -> tuple[Params, ScheduleFreeState]:
-    step, lr, b1 = state.step + 1, float(rate(state.step)), rule.b1
-    largest = max(state.largest, lr)
+    step, lr, b1 = state.step + 1, rate_at(rate, state.step), rule.b1
+    largest = live(max, state.largest, lr)
     weight = largest**rule.power
     weights = state.weights + weight
-    c = weight / weights if weights else 0.0
+    c = live(_share, weight, weights)
     moved, (nu,) = elementwise(bind(_squares_rule, rule.b2, rule.eps, lr, step), grads, params, state.nu)
     if rule.weight_decay:
         decay_into(moved, params, -lr * rule.weight_decay, rule.where)
     fast = _advanced(state.fast, moved)
     updates = leafwise(bind(_schedule_free_step, 1 - b1 * (1 - c), c), moved, params, state.fast)
     return updates, ScheduleFreeState(step, lr, largest, weights, fast, nu, b1)
+
+
+def _share(weight: float, weights: float) -> float:
+    return weight / weights if weights else 0.0
 
 
 def _squares_rule(b2: float, eps: float, lr: float, step: int, g: Array, u: Array, old_nu: Array, nu: Array) -> None:
@@ -294,7 +313,7 @@ def _squares_rule(b2: float, eps: float, lr: float, step: int, g: Array, u: Arra
     np.multiply(old_nu, b2, out=nu)
     nu += scratch
     np.sqrt(nu, out=scratch)
-    root = math.sqrt(1 - b2**step)
+    root = live(root_of_correction, b2, step)
     scratch += eps * root
     np.divide(g, scratch, out=u)
     u *= -lr * root

@@ -22,8 +22,9 @@ from fnn.optimizers.protocol import (
     updater,
     wrapper,
 )
-from fnn.optimizers.rules import check_gradients, scaled
+from fnn.optimizers.rules import scaled
 from fnn.optimizers.transforms import global_norm
+from fnn.recordable import live
 from fnn.types import Params, bind
 
 # --- gradient accumulation -------------------------------------------------------------------------------------------
@@ -126,14 +127,14 @@ def _sam_update(
     radius: float, update: Contextual, grads: Params, state: SamState, params: Params, context: Context | None
 ) -> tuple[Params, SamState]:
     context = required("sam", "a second gradient", context)
-    norm = global_norm(grads)
-    if norm:
-        ascent = scaled(radius / norm, grads, params)
-        grads = context.grad(apply_updates(params, ascent))
-    else:
-        check_gradients(grads, params)
+    ascent = scaled(live(_ascent, radius, global_norm(grads)), grads, params)
+    grads = context.grad(apply_updates(params, ascent))
     updates, inner = update(grads, state.inner, params, context)
     return updates, SamState(inner)
+
+
+def _ascent(radius: float, norm: float) -> float:
+    return radius / norm if norm else 0.0
 
 
 # --- a learning rate that waits for the loss -------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 from fnn.check import above_zero, fraction, not_negative
 from fnn.optimizers.protocol import Optimizer, Where
 from fnn.optimizers.rules import Moments, elementwise, filled, rule_optimizer, scaled, zeros
-from fnn.schedules import Schedule, as_schedule
+from fnn.schedules import Schedule, as_schedule, rate_at
 from fnn.types import Array, Params, bind
 
 
@@ -52,11 +52,11 @@ def sgd(learning_rate: float | Schedule, *, momentum: float = 0.0, nesterov: boo
 
 
 def _sgd_init(rate: Schedule, params: Params) -> SgdState:
-    return SgdState(0, float(rate(0)))
+    return SgdState(0, rate_at(rate, 0))
 
 
 def _sgd_update(rate: Schedule, grads: Params, state: SgdState, params: Params) -> tuple[Params, SgdState]:
-    lr = float(rate(state.step))
+    lr = rate_at(rate, state.step)
     return scaled(-lr, grads, params), SgdState(state.step + 1, lr)
 
 

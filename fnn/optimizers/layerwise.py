@@ -23,7 +23,8 @@ from fnn.optimizers.rules import (
     rule_optimizer,
     zeros,
 )
-from fnn.schedules import Schedule, as_schedule
+from fnn.schedules import Schedule, as_schedule, rate_at
+from fnn.recordable import live
 from fnn.types import Array, Params, bind
 
 # --- steps in proportion to the norm of the parameters: LARS and LAMB ------------------------------------------------
@@ -60,7 +61,7 @@ def lars(
 
 def _lars_init(rate: Schedule, where: Where | None, params: Params) -> MomentumState:
     check_selects("lars", where, params)
-    return MomentumState(0, float(rate(0)), zeros(params))
+    return MomentumState(0, rate_at(rate, 0), zeros(params))
 
 
 def _lars_update(
@@ -72,7 +73,7 @@ def _lars_update(
     state: MomentumState,
     params: Params,
 ) -> tuple[Params, MomentumState]:
-    lr = float(rate(state.step))
+    lr = rate_at(rate, state.step)
     steps = leafwise(bind(_lars_step, lr, *numbers, where), grads, params)
     rule = bind(momentum_rule, constants, 1.0, 0)
     updates, (trace,) = elementwise(rule, steps, params, state.trace)
@@ -81,14 +82,13 @@ def _lars_update(
 
 def _lars_step(lr: float, trust: float, decay: float, where: Where, path: str, g: Array, p: Array) -> Array:
     h: Array = g + decay * p if decay and where(path, p) else g
-    ratio = trust_ratio(p, h)
-    return h * (lr if ratio is None else lr * trust * ratio)
+    return h * live(trusted, lr, trust, p, h)
 
 
-def trust_ratio(p: Array, h: Array) -> float | None:
-    """`|p| / |h|`, or `None` where one of them is 0."""
+def trusted(lr: float, trust: float, p: Array, h: Array) -> float:
+    """`lr trust |p| / |h|`, and lr where one of the norms is 0."""
     own, other = leaf_norm(p), leaf_norm(h)
-    return own / other if own and other else None
+    return lr * trust * own / other if own and other else lr
 
 
 def lamb(
@@ -121,13 +121,13 @@ def lamb(
 
 def _lamb_init(rate: Schedule, where: Where | None, params: Params) -> AdamState:
     check_selects("lamb", where, params)
-    return AdamState(0, float(rate(0)), zeros(params), zeros(params))
+    return AdamState(0, rate_at(rate, 0), zeros(params), zeros(params))
 
 
 def _lamb_update(
     rate: Schedule, constants: Betas, decay: float, where: Where, grads: Params, state: AdamState, params: Params
 ) -> tuple[Params, AdamState]:
-    step, lr = state.step + 1, float(rate(state.step))
+    step, lr = state.step + 1, rate_at(rate, state.step)
     rule = bind(adam_rule, constants, -1.0, step)
     directions, (mu, nu) = elementwise(rule, grads, params, state.mu, state.nu)
     if decay:
@@ -136,8 +136,7 @@ def _lamb_update(
 
 
 def _lamb_step(lr: float, path: str, d: Array, p: Array) -> Array:
-    ratio = trust_ratio(p, d)
-    d *= -lr if ratio is None else -lr * ratio
+    d *= live(trusted, -lr, 1.0, p, d)
     return d
 
 
@@ -212,7 +211,7 @@ def adafactor(
 
 def _adafactor_init(rate: Schedule, factor_from: int, where: Where | None, params: Params) -> AdafactorState:
     check_selects("adafactor", where, params)
-    return AdafactorState(0, float(rate(0)), leafwise(bind(_adafactor_start, factor_from), params, params))
+    return AdafactorState(0, rate_at(rate, 0), leafwise(bind(_adafactor_start, factor_from), params, params))
 
 
 def _adafactor_start(factor_from: int, path: str, g: Array, p: Array) -> tuple[Array, ...]:
@@ -224,7 +223,7 @@ def _adafactor_start(factor_from: int, path: str, g: Array, p: Array) -> tuple[A
 def _adafactor_update(
     rate: Schedule, rule: AdafactorRule, grads: Params, state: AdafactorState, params: Params
 ) -> tuple[Params, AdafactorState]:
-    step, lr = state.step + 1, float(rate(state.step))
+    step, lr = state.step + 1, rate_at(rate, state.step)
     pairs = leafwise(bind(_adafactor_step, rule, lr, step), grads, params, state.nu)
     return _first(pairs, params), AdafactorState(step, lr, _second(pairs, state.nu))
 
@@ -246,7 +245,7 @@ def _second(pairs: Any, old: Any) -> Any:
 def _adafactor_step(
     rule: AdafactorRule, lr: float, step: int, path: str, g: Array, p: Array, nu: tuple[Array, ...]
 ) -> tuple[Array, tuple[Array, ...]]:
-    mix = float(step) ** -rule.decay
+    mix = live(_mix, rule.decay, step)
     squares = g * g
     squares += rule.eps
     if len(nu) == 2:
@@ -259,12 +258,19 @@ def _adafactor_step(
     else:
         new = (np.asarray((1 - mix) * nu[0] + mix * squares),)
         d = np.asarray(g / np.sqrt(new[0]))
-    size = rms(d) / rule.clip
-    factor = -lr * (max(rule.smallest, rms(p)) if rule.scaled else 1.0)
-    d *= factor / size if size > 1 else factor
+    d *= live(_adafactor_factor, rule, lr, d, p)
     if rule.weight_decay and rule.where(path, p):
         d -= lr * rule.weight_decay * p
     return d, new
+
+
+def _mix(decay: float, step: int) -> float:
+    return math.pow(step, -decay)
+
+
+def _adafactor_factor(rule: AdafactorRule, lr: float, d: Array, p: Array) -> float:
+    """`-lr max(smallest, rms(p)) / max(1, rms(d) / clip)`."""
+    return -lr * (max(rule.smallest, rms(p)) if rule.scaled else 1.0) / max(1.0, rms(d) / rule.clip)
 
 
 def rms(a: Array) -> float:
@@ -334,7 +340,7 @@ def _is_matrix(path: str, parameter: Any) -> bool:
 
 def _muon_init(rate: Schedule, params: Params) -> MomentumState:
     leafwise(_at_least_two_axes, params, params)
-    return MomentumState(0, float(rate(0)), zeros(params))
+    return MomentumState(0, rate_at(rate, 0), zeros(params))
 
 
 def _at_least_two_axes(path: str, g: Array, p: Array) -> Array:
@@ -346,7 +352,7 @@ def _at_least_two_axes(path: str, g: Array, p: Array) -> Array:
 def _muon_update(
     rate: Schedule, rule: MuonRule, grads: Params, state: MomentumState, params: Params
 ) -> tuple[Params, MomentumState]:
-    lr = float(rate(state.step))
+    lr = rate_at(rate, state.step)
     held, (trace,) = elementwise(bind(_muon_rule, rule), grads, params, state.trace)
     updates = leafwise(bind(_muon_step, rule, lr), held, params)
     return updates, MomentumState(state.step + 1, lr, trace)
@@ -379,7 +385,7 @@ def orthogonal(h: Array, iterations: int, eps: float) -> Array:
     """
     a, b, c = 3.4445, -4.775, 2.0315
     x = h.T if h.shape[0] > h.shape[1] else h
-    x = x / (leaf_norm(h) + eps)
+    x = x / (live(leaf_norm, h) + eps)
     for _ in range(iterations):
         gram = x.dot(x.T)
         mixed = gram.dot(gram)

@@ -131,14 +131,14 @@ def apply_updates(params: Params, updates: Any) -> Params:
     complete = len(updates) == len(params)
     for name, p in params.items():
         u = updates.get(name)
-        if type(u) is _ndarray and (shape := u.shape) and shape == p.shape and u.dtype is p.dtype:
+        if isinstance(u, _ndarray) and (shape := u.shape) and shape == p.shape and u.dtype is p.dtype:
             new[name] = q = p + u
             q.setflags(False)
         elif u is None:
             new[name] = p
             complete = False
         else:
-            new[name] = _add(p, u) if type(p) is _ndarray else apply_updates(p, u)
+            new[name] = _add(p, u) if isinstance(p, _ndarray) else apply_updates(p, u)
     if not complete and not updates.keys() <= params.keys():
         tree.check_same_structure(params, updates, ("the parameters", "the updates"))
     return new

@@ -15,7 +15,7 @@ import numpy as np
 
 from fnn import tree
 from fnn.optimizers.protocol import Optimizer, Where
-from fnn.schedules import Schedule, as_schedule
+from fnn.schedules import Schedule, as_schedule, rate_at
 from fnn.tree import join
 from fnn.types import Array, Params, bind
 
@@ -44,7 +44,7 @@ def _leafwise(f: Callable[..., Any], path: str, g: Any, p: Any, rest: tuple[Any,
         if len(g) != len(p):
             raise ValueError("the trees have different numbers of children")
         return {k: _leafwise(f, join(path, k), g[k], p[k], tuple([r[k] for r in rest])) for k in p}
-    g = g if type(g) is _ndarray else np.asarray(g)
+    g = g if isinstance(g, _ndarray) else np.asarray(g)
     if g.shape != np.shape(p):
         raise ValueError("a gradient has another shape than its parameter")
     return f(path, g, p, *rest)
@@ -69,7 +69,7 @@ def _scaled(factor: float, grads: Any, params: Any) -> Any:
     new: dict[str, Any] = {}
     for name, p in params.items():
         g = grads[name]
-        if type(g) is np.ndarray and g.shape == p.shape:
+        if isinstance(g, _ndarray) and g.shape == p.shape:
             new[name] = g * factor
         else:
             new[name] = None if g is None else _scaled(factor, g, p)
@@ -188,7 +188,7 @@ def _gather(grads: Params, params: Params, small: list[Array], large: list[Array
         raise KeyError
     for name in sorted(params) if len(params) > 1 else params:
         g, p = grads[name], params[name]
-        if type(g) is _ndarray and g.shape == p.shape:
+        if isinstance(g, _ndarray) and g.shape == p.shape:
             if g.dtype is not p.dtype and g.dtype != p.dtype:
                 raise TypeError
             (small if g.size < SMALL else large).append(g)
@@ -224,7 +224,7 @@ def _assemble_small(
     new: dict[str, Any] = dict.fromkeys(params) if several else {}
     for name in sorted(params) if several else params:
         p = params[name]
-        if type(p) is dict or type(p) is not _ndarray and isinstance(p, Mapping):
+        if type(p) is dict or not isinstance(p, _ndarray) and isinstance(p, Mapping):
             new[name], start = _assemble_small(vector, start, p, large)
         elif p.size < SMALL:
             end = start + p.size
@@ -283,7 +283,7 @@ def _rule_init(
     params: Params,
 ) -> Any:
     check_selects(kind, where, params)
-    return state(0, float(rate(0)), *[filled(params, value) for value in start])
+    return state(0, rate_at(rate, 0), *[filled(params, value) for value in start])
 
 
 def _rule_update(
@@ -297,7 +297,7 @@ def _rule_update(
     state: Any,
     params: Params,
 ) -> tuple[Params, Any]:
-    step, lr = state[0] + 1, float(rate(state[0]))
+    step, lr = state[0] + 1, rate_at(rate, state[0])
     updates, moments = elementwise(bind(rule, constants, lr, step), grads, params, *state[2:])
     if weight_decay:
         decay_into(updates, params, -lr * weight_decay, where)

@@ -27,7 +27,8 @@ from fnn.optimizers.protocol import (
 )
 from fnn.optimizers.rules import check_gradients, check_selects, decays, leaf_norm, leafwise, scaled
 from fnn.random import Key
-from fnn.schedules import Schedule
+from fnn.recordable import live, unexpected
+from fnn.schedules import Schedule, rate_at
 from fnn.types import Array, Params, bind
 
 # --- composition -----------------------------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ def _no_steps(params: Params) -> StepState:
 def _schedule_update(
     schedule: Schedule, grads: Params, state: StepState, params: Params
 ) -> tuple[Params, StepState]:
-    return scaled(float(schedule(state.step)), grads, params), StepState(state.step + 1)
+    return scaled(rate_at(schedule, state.step), grads, params), StepState(state.step + 1)
 
 
 def add_decayed_weights(weight_decay: float, *, where: Where | None = None) -> Optimizer:
@@ -161,7 +162,7 @@ def _decayed(path: str, decay: float, where: Where, grads: Any, params: Any) -> 
     new: dict[str, Any] = {}
     for name, p in params.items():
         g, here = grads[name], f"{path}/{name}" if path else name
-        if type(p) is not np.ndarray or type(g) is not np.ndarray:
+        if not isinstance(p, np.ndarray) or not isinstance(g, np.ndarray):
             new[name] = _decayed(here, decay, where, g, p)
         elif g.shape != p.shape:
             raise ValueError("a gradient has another shape than its parameter")
@@ -213,13 +214,21 @@ def clip_by_global_norm(limit: float) -> Optimizer:
 
 
 def _clip_global(limit: float, grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
-    norm = global_norm(grads)
-    return (scaled(limit / norm, grads, params) if norm > limit else grads), state
+    return scaled(live(_reduction, limit, global_norm(grads)), grads, params), state
+
+
+def _reduction(limit: float, norm: float) -> float:
+    """What brings a norm down to the limit; 1 where it is not above it."""
+    return limit / norm if norm > limit else 1.0
 
 
 def global_norm(grads: Params) -> float:
     """The Euclidean norm of all numbers of a tree, each leaf's computed in its own dtype."""
-    return math.hypot(*[leaf_norm(np.asarray(g)) for g in tree.leaves(grads)])
+    return live(_norm, *tree.leaves(grads))
+
+
+def _norm(*leaves: Any) -> float:
+    return math.hypot(*[leaf_norm(np.asarray(g)) for g in leaves])
 
 
 def clip_by_block_rms(limit: float) -> Optimizer:
@@ -232,8 +241,11 @@ def clip_by_block_rms(limit: float) -> Optimizer:
 
 
 def _clip_block(limit: float, path: str, g: Array, p: Array) -> Array:
-    rms = leaf_norm(g) / math.sqrt(max(1, g.size))
-    return g * (limit / rms) if rms > limit else g
+    return g * live(_block_reduction, limit, g)
+
+
+def _block_reduction(limit: float, g: Array) -> float:
+    return _reduction(limit, leaf_norm(g) / math.sqrt(max(1, g.size)))
 
 
 def adaptive_clip(limit: float = 0.01, *, eps: float = 1e-3) -> Optimizer:
@@ -278,9 +290,13 @@ def add_noise(variance: float, *, decay: float = 0.55, key: Key = Key(0)) -> Opt
 def _noise_update(
     variance: float, decay: float, key: Key, grads: Params, state: StepState, params: Params
 ) -> tuple[Params, StepState]:
-    deviation = math.sqrt(variance / (1.0 + state.step) ** decay)
+    deviation = live(_deviation, variance, decay, state.step)
     noisy = leafwise(bind(_noisy, deviation, key.fold_in("noise").fold_in(state.step)), grads, params)
     return noisy, StepState(state.step + 1)
+
+
+def _deviation(variance: float, decay: float, step: int) -> float:
+    return math.sqrt(variance / (1.0 + step) ** decay)
 
 
 def _noisy(deviation: float, key: Key, path: str, g: Array, p: Array) -> Array:
@@ -297,7 +313,7 @@ def check_finite() -> Optimizer:
 
 
 def _checked(path: str, g: Array, p: Array) -> Array:
-    if not _finite(g):
+    if unexpected(~np.isfinite(g).all()):
         bad = int(g.size - np.isfinite(g).sum())
         raise FloatingPointError(f"check_finite: {bad} of {g.size} numbers are not finite in {path or 'the gradient'}")
     return g
@@ -324,13 +340,17 @@ def _none_zeroed(params: Params) -> ZeroedState:
 
 
 def _zero_update(grads: Params, state: ZeroedState, params: Params) -> tuple[Params, ZeroedState]:
-    bad = sum(int(np.size(g) - np.isfinite(g).sum()) for g in tree.leaves(grads))
+    bad = live(_count_nonfinite, *tree.leaves(grads))
     cleaned = leafwise(_cleaned, grads, params)
     return cleaned, ZeroedState(state.step + 1, state.zeroed + bad)
 
 
+def _count_nonfinite(*leaves: Any) -> int:
+    return sum(int(np.size(g) - np.isfinite(g).sum()) for g in leaves)
+
+
 def _cleaned(path: str, g: Array, p: Array) -> Array:
-    return g if _finite(g) else np.nan_to_num(g, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.where(np.isfinite(g), g, 0.0)
 
 
 class SkippedState(NamedTuple):
@@ -427,7 +447,7 @@ def _inject_init(
 
 
 def _values(schedules: Mapping[str, Schedule], step: int) -> dict[str, float]:
-    return {name: float(schedule(step)) for name, schedule in schedules.items()}
+    return {name: rate_at(schedule, step) for name, schedule in schedules.items()}
 
 
 def _inject_update(
