@@ -61,9 +61,13 @@ def bind(f: Callable[..., R], *first: Any) -> Callable[..., R]:
     return partial(f, *first)
 
 
-@lru_cache(maxsize=256)
 def ones(n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """A read-only vector of n ones, kept between calls: `ones(n) @ a` sums columns faster than `a.sum(0)`."""
-    vector = np.ones(n, dtype)
+    return np.asarray(_ones(n, dtype))  # through NumPy's own namespace, where a recorder meets it
+
+
+@lru_cache(maxsize=256)
+def _ones(n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    vector = np.repeat(np.array(1, dtype), n)
     vector.setflags(write=False)
     return vector

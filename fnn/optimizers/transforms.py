@@ -291,8 +291,12 @@ def _noise_update(
     variance: float, decay: float, key: Key, grads: Params, state: StepState, params: Params
 ) -> tuple[Params, StepState]:
     deviation = live(_deviation, variance, decay, state.step)
-    noisy = leafwise(bind(_noisy, deviation, key.fold_in("noise").fold_in(state.step)), grads, params)
+    noisy = leafwise(bind(_noisy, deviation, live(_noise_key, key, state.step)), grads, params)
     return noisy, StepState(state.step + 1)
+
+
+def _noise_key(key: Key, step: int) -> Key:
+    return key.fold_in("noise").fold_in(step)
 
 
 def _deviation(variance: float, decay: float, step: int) -> float:

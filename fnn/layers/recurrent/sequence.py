@@ -33,6 +33,7 @@ from fnn.check import input_error
 from fnn.contract import Layer, stateless
 from fnn.initializers import Initializer
 from fnn.layers.dense import rows
+from fnn.recordable import unexpected
 from fnn.random import Key
 from fnn.types import Array, Ints, Params, Shape, ShapeError, bind
 
@@ -413,7 +414,7 @@ def checked_lengths(who: str, x: Array, lengths: Any) -> Ints:
     batch, time = x.shape[:2]
     if lengths.shape != (batch,):
         raise ShapeError(f"{who}: expected lengths of shape {(batch,)}, got {lengths.shape}")
-    if batch and (lengths.min() < 1 or lengths.max() > time):
+    if batch and unexpected((lengths < 1).any() | (lengths > time).any()):
         raise ShapeError(
             f"{who}: expected lengths from 1 to {time}, the time of {x.shape}, got {lengths.min()} to {lengths.max()}"
         )

@@ -1,0 +1,452 @@
+"""A plan: what a recording becomes, a function that checks its arguments, runs the calls, and hands out the results."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from operator import is_
+from time import perf_counter
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from fnn.compile.allocation import aligned, allocate
+from fnn.compile.passes import Moved, Packs, placed, with_cheap_calls, with_copied_arguments, without_dead
+from fnn.compile.program import NotRecordable, Variable, View
+from fnn.compile.recorder import Live, Recorder, Traced
+from fnn.compile.slots import Layout, Pool, Slot, array_at, block
+from fnn.compile.source import Source, function_code
+from fnn.compile.structure import ArrayLeaf, Node, Static, ValueLeaf, field_names, is_record, leaf_signatures
+from fnn.random import Key
+
+MISS = object()
+"""What a plan gives for arguments that it is not made for."""
+
+_serial = itertools.count()
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+class Given:
+    """A result that is an argument."""
+
+    def __init__(self, source: int) -> None:
+        self.source = source
+
+
+class Out:
+    """A result that is an array of the plan."""
+
+    def __init__(self, view: View, scalar: bool, writeable: bool) -> None:
+        self.view, self.scalar, self.writeable = view, scalar, writeable
+        self.leaf = -1
+        """Which leaf of the slot it is, if it is carried."""
+
+
+class Constant:
+    """A result that does not depend on the arguments."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def results(value: Any, arguments: list[Any], statics: set[int]) -> Any:
+    """The form of a result, with `Given`, `Out`, `Variable` and `Constant` as leaves."""
+    known: dict[int, Out] = {}
+
+    def form(value: Any) -> Any:
+        if isinstance(value, Live):
+            same = [i for i, argument in enumerate(arguments) if argument is value]
+            return Given(same[0]) if same else value.variable
+        if isinstance(value, Traced):
+            for i, argument in enumerate(arguments):
+                if isinstance(argument, Traced) and value.at.place == argument.at.place:
+                    return Given(i)
+            if value.at.storage.kind == "constant":
+                return Constant(value.value)
+            writeable = isinstance(value.value, np.ndarray) and bool(value.value.flags.writeable)
+            scalar = not isinstance(value.value, np.ndarray)
+            return known.setdefault(id(value), Out(value.at, scalar, writeable))
+        kind = type(value)
+        if kind is dict:
+            return Node(dict, tuple(value), tuple([form(child) for child in value.values()]))
+        if isinstance(value, tuple):
+            return Node(kind, (), tuple([form(child) for child in value]))
+        if kind is list:
+            return Node(list, (), tuple([form(child) for child in value]))
+        plain = (type(None), bool, int, float, complex, str, bytes, np.generic, np.dtype, np.ndarray, Key)
+        if id(value) in statics or isinstance(value, plain):
+            return Constant(value)
+        if is_record(value):
+            names = field_names(kind)
+            return Node(kind, names, tuple([form(getattr(value, name)) for name in names]))
+        raise NotRecordable(f"a result of type {kind.__name__}")
+
+    return form(value)
+
+
+def result_leaves(form: Any) -> list[Any]:
+    """The leaves of a form, in order."""
+    return [leaf for child in form.children for leaf in result_leaves(child)] if isinstance(form, Node) else [form]
+
+
+def real_result(form: Any, value: Any, arguments: list[Any]) -> Any:
+    """What the recorded run itself gives."""
+    if isinstance(form, Given):
+        return arguments[form.source]
+    if isinstance(value, (Traced, Live)):
+        return value.value
+    if not isinstance(form, Node):
+        return value
+    if form.kind is dict:
+        return {name: real_result(child, value[name], arguments) for name, child in zip(form.names, form.children)}
+    parts = [getattr(value, name) for name in form.names] if form.names else list(value)
+    children = [real_result(child, part, arguments) for child, part in zip(form.children, parts)]
+    return children if form.kind is list else tuple(children) if form.kind is tuple else form.kind(*children)
+
+
+def carried_pairs(signatures: tuple[Any, ...], form: Any, first: list[int]) -> dict[int, Out]:
+    """Leaves of the first argument that the function gives anew: argument number to result.
+
+    A step gives `(state, ...)`, or the state alone, in the form of its first argument.
+    """
+    candidates = [form, form.children[0]] if isinstance(form, Node) and form.kind is tuple and form.children else [form]
+    for candidate in candidates:
+        pairs: dict[int, Out] = {}
+        if _matches(signatures[0], candidate, iter(first), pairs) and pairs:
+            return pairs
+    return {}
+
+
+def _matches(signature: Any, form: Any, numbers: Any, pairs: dict[int, Out]) -> bool:
+    if isinstance(signature, Node):
+        if not isinstance(form, Node) or form.kind is not signature.kind or len(form.children) != len(signature.children):
+            return False
+        if form.kind is dict and form.names != signature.names:
+            return False
+        return all([_matches(s, f, numbers, pairs) for s, f in zip(signature.children, form.children)])
+    if isinstance(signature, Static):
+        return not isinstance(form, Node)
+    i = next(numbers)
+    if isinstance(form, Node):
+        return False
+    if isinstance(signature, ArrayLeaf) and isinstance(form, Out) and not form.scalar and form.view.size:
+        same = (form.view.shape, form.view.dtype, form.view.strides) == tuple(signature)
+        if same and form.view.storage.kind == "scratch" and form not in pairs.values():
+            pairs[i] = form
+    return True
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+class Instance:
+    """The memory of a plan and its function on that memory; a plan has as many as run at the same time."""
+
+    __slots__ = ("memory", "run", "times")
+
+    def __init__(self, plan: Plan, timed: bool = False) -> None:
+        public, self.memory = block(plan.arena)
+        names: dict[str, Any] = dict(plan.source.constants)
+        for name, view, offset in plan.source.tables["arena"].values():
+            names[name] = array_at(self.memory, view, offset)
+        for name, dtype in plan.source.scalars.items():
+            names[name] = np.empty((), dtype)
+        self.times = [0.0] * len(plan.calls)
+        if timed:
+            names |= {"T": self.times, "clock": perf_counter}
+        self.run = FunctionType(plan.timed_code() if timed else plan.code, names)
+
+
+class Plan:
+    """The replay of a function for arguments of one signature."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        signatures: tuple[Any, ...],
+        arguments: list[Any],
+        form: Any,
+        pools: dict[Any, Pool],
+    ) -> None:
+        self.serial = next(_serial)
+        self.signatures = signatures
+        leaves = [leaf for signature in signatures for leaf in leaf_signatures(signature)]
+        pairs = carried_pairs(signatures, form, list(range(len(leaf_signatures(signatures[0])))))
+        found = result_leaves(form)
+        outs = list({id(out): out for out in found if isinstance(out, Out)}.values())
+        wholes = {i: a.at for i, a in enumerate(arguments) if isinstance(a, Traced)}
+        carried = self._carried(pairs, wholes)
+
+        kept = [out.view.storage for out in outs]
+        wanted = [leaf for leaf in found if isinstance(leaf, Variable)]
+        calls = without_dead(recorder.calls, kept, wanted)
+        calls = with_cheap_calls(calls)
+        loose_arguments = {i: view for i, view in wholes.items() if i not in carried}
+        calls, moved = with_copied_arguments(calls, loose_arguments, [out.view for out in outs])
+        self._move(outs, moved)
+        calls, moved = placed(calls, {id(storage) for storage in kept})
+        self._move(outs, moved)
+        storages = {id(wholes[i].storage): out.view.storage for i, out in carried.items()}
+        loose = {id(out.view.storage) for out in outs if out not in carried.values()}
+        packs = Packs(calls, storages, loose)
+        calls = packs.run()
+        self._move(outs, packs.moved)
+        self.calls = calls
+
+        order = list(carried.items())
+        places: dict[int, int] = {}
+        size = 0
+        for _, out in order:
+            if id(out.view.storage) not in places:
+                places[id(out.view.storage)] = size
+                size += aligned(out.view.storage.nbytes)
+        self.carried = [i for i, _ in order]
+        for k, (_, out) in enumerate(order):
+            out.leaf = k
+        layout = Layout(
+            [(out.view, places[id(out.view.storage)] + out.view.offset) for _, out in order],
+            [out.writeable for _, out in order],
+            size,
+        )
+        self.pool = pools.setdefault(layout.key, Pool(layout)) if order else None
+        inside = {id(wholes[i].storage): places[id(out.view.storage)] + out.view.offset for i, out in order}
+        offsets, self.arena = allocate(calls, set(places), {id(out.view.storage) for out in outs})
+
+        def place(view: View) -> tuple[str, int]:
+            name = id(view.storage)
+            if name in places:
+                return "out", places[name] + view.offset
+            if name in inside:
+                return "in", inside[name] + view.offset
+            if view.storage.kind == "argument":
+                return "argument", view.offset
+            return "arena", offsets.get(name, 0) + view.offset
+
+        self.source = Source(place, wholes, recorder.values)
+        for i, call in enumerate(calls):
+            self.source.call(i, call)
+        self._finish(leaves, form, found, outs)
+        for storage in {id(view.storage): view.storage for call in calls for view in (*call.reads(), *call.outs)}.values():
+            if storage.kind != "constant":
+                storage.array = None
+        self.instances: list[Instance] = []
+
+    def _carried(self, pairs: dict[int, Out], wholes: dict[int, View]) -> dict[int, Out]:
+        """The pairs whose arguments are laid out as the results; these arguments are read in slots."""
+        for i in pairs:
+            wholes[i].storage.kind = "carried"
+        return pairs
+
+    @staticmethod
+    def _move(outs: list[Out], moved: Moved) -> None:
+        for out in outs:
+            while id(out.view.storage) in moved:
+                storage, offset = moved[id(out.view.storage)]
+                out.view = out.view.moved(storage, out.view.offset + offset)
+
+    # --- code --------------------------------------------------------------------------------------------------------
+
+    def _finish(self, leaves: list[Any], form: Any, found: list[Any], outs: list[Out]) -> None:
+        """Makes the code of the run, and the function that calls it."""
+        source = self.source
+        exits: list[str] = []
+        names: dict[int, str] = {}
+        for leaf in found:
+            if isinstance(leaf, Variable):
+                exits.append(f"v{leaf.index}")
+                names[id(leaf)] = f"r[{len(exits) - 1}]"
+            elif isinstance(leaf, Out) and leaf.leaf < 0 and id(leaf) not in names:
+                exits.append(self._exit(leaf))
+                names[id(leaf)] = f"r[{len(exits) - 1}]"
+        used = sorted({view.storage.source for call in self.calls for view in call.reads() if view.storage.kind == "argument"})
+        used = sorted({*used, *(out.view.storage.source for out in outs if out.view.storage.kind == "argument")})
+        values = [i for i, leaf in enumerate(leaves) if isinstance(leaf, ValueLeaf)]
+        self._variables = {i: k for k, i in enumerate(values)}
+        self.parameters = [
+            *[name for name, _, _ in source.tables["in"].values()],
+            *[name for name, _, _ in source.tables["out"].values()],
+            *[f"a{i}" for i in used],
+            *[f"v{self._variable_of(i, leaves)}" for i in values],
+        ]
+        self.exits = exits
+        self.code = source.code("run", self.parameters, exits)
+        self._make_entry(leaves, form, names, used, values)
+
+    @staticmethod
+    def _variable_of(i: int, leaves: list[Any]) -> int:
+        """The recorder numbers the values among the arguments first, in order."""
+        return sum(isinstance(leaf, ValueLeaf) for leaf in leaves[:i])
+
+    def timed_code(self) -> Any:
+        """The code of the run with a clock after each call."""
+        return self.source.code("run", self.parameters, self.exits, timed=True)
+
+    def _exit(self, out: Out) -> str:
+        name = self.source.array(out.view)
+        if out.view.storage.kind == "argument":
+            return name
+        if out.scalar:
+            return f"{name}[()]"
+        return f"{name}.copy('K')" if out.writeable else f"{self.source.constant(_protected)}({name})"
+
+    def _make_entry(self, leaves: list[Any], form: Any, names: dict[int, str], used: list[int], values: list[int]) -> None:
+        entry = Entry(leaves, set(self.carried))
+        for k, signature in enumerate(self.signatures):
+            entry.open(signature, f"args[{k}]")
+        lines = [f"if len(args) != {len(self.signatures)}: return MISS", *entry.lines]
+        inputs = []
+        if self.pool is not None:
+            listed = "".join(f"l{i}, " for i in self.carried)
+            lines += [
+                f"carried = ({listed})",
+                "source = owner(id(l%d))" % self.carried[0],
+                "if source is None or not all(map(is_, carried, source.leaves)):",
+                "    adopted = source = adopt(carried)",
+                "    if source is None: return MISS",
+                "else: adopted = None",
+                "slot = take()",
+                "leaves = slot.leaves",
+                f"inputs = source.tables.get({self.serial}) or tables(source)",
+                f"outputs = slot.tables.get({self.serial}) or tables(slot)",
+            ]
+            inputs = ["*inputs[0]", "*outputs[1]"]
+        inputs += [f"l{i}" for i in (*used, *values)]
+        result = self._result(form, names, entry)
+        lines += [
+            "try: instance = instances.pop()",
+            "except IndexError: instance = new()",
+            f"r = instance.run({', '.join(inputs)})",
+            "instances.append(instance)",
+            f"result = {result}",
+        ]
+        if self.pool is not None:
+            lines += ["give(slot)", "if adopted is not None: give(adopted)"]
+        lines += ["return result"]
+        pool = self.pool
+        constants = {
+            **entry.constants,
+            "MISS": MISS,
+            "is_": is_,
+            "ndarray": np.ndarray,
+            "new": self._new,
+            "tables": self._tables,
+        }
+        if pool is not None:
+            constants |= {"owner": pool.owners.get, "adopt": pool.adopt, "take": pool.take, "give": pool.give}
+        self.entry_code, self.entry_constants = function_code("entry", ["args"], lines), constants
+        self.instances = []
+        constants["instances"] = self.instances
+        self.entry: Callable[[tuple[Any, ...]], Any] = FunctionType(self.entry_code, constants)
+
+    def _result(self, form: Any, names: dict[int, str], entry: Entry) -> str:
+        """The expression for the result."""
+        if isinstance(form, Given):
+            return f"l{form.source}"
+        if isinstance(form, Out) and form.leaf >= 0:
+            return f"leaves[{form.leaf}]"
+        if isinstance(form, (Out, Variable)):
+            return names[id(form)]
+        if isinstance(form, Constant):
+            if isinstance(form.value, np.ndarray) and form.value.flags.writeable:
+                return f"{entry.constant(form.value.copy('K'))}.copy('K')"
+            return entry.constant(form.value)
+        children = [self._result(child, names, entry) for child in form.children]
+        if form.kind is dict:
+            return "{" + ", ".join(f"{entry.constant(name)}: {child}" for name, child in zip(form.names, children)) + "}"
+        listed = ", ".join(children)
+        if form.kind is list:
+            return f"[{listed}]"
+        return f"({listed}{',' if children else ''})" if form.kind is tuple else f"{entry.constant(form.kind)}({listed})"
+
+    def _new(self) -> Instance:
+        return Instance(self)
+
+    def _tables(self, slot: Slot) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The arrays in a slot that this plan reads, and those that it writes."""
+        tables = self.source.tables
+        found = (
+            tuple([array_at(slot.private, view, offset) for _, view, offset in tables["in"].values()]),
+            tuple([array_at(slot.private, view, offset) for _, view, offset in tables["out"].values()]),
+        )
+        slot.tables[self.serial] = found
+        return found
+
+
+def _protected(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    copy = array.copy("K")
+    copy.setflags(write=False)
+    return copy
+
+
+class Entry:
+    """The lines that take the arguments apart, and leave for another plan where they do not fit."""
+
+    def __init__(self, leaves: list[Any], carried: set[int]) -> None:
+        self.leaves = leaves
+        self.carried = carried
+        self.lines: list[str] = []
+        self.constants: dict[str, Any] = {}
+        self._count = itertools.count()
+        self._nodes = itertools.count()
+
+    def constant(self, value: Any) -> str:
+        """The source of a value."""
+        if value is None or type(value) in (bool, int, str):
+            return repr(value)
+        name = f"c{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+    def open(self, signature: Any, expression: str) -> None:
+        """Adds the lines for one value."""
+        if isinstance(signature, Static):
+            self._static(signature, expression)
+        elif isinstance(signature, ArrayLeaf):
+            self._array(next(self._count), signature, expression)
+        elif isinstance(signature, ValueLeaf):
+            i = next(self._count)
+            self.lines += [f"l{i} = {expression}", f"if type(l{i}) is not {self.constant(signature.kind)}: return MISS"]
+        else:
+            self._node(signature, expression)
+
+    def _static(self, signature: Static, expression: str) -> None:
+        name = self.constant(signature.value)
+        if name in ("None", "True", "False"):
+            self.lines.append(f"if {expression} is not {name}: return MISS")
+        else:
+            kind = self.constant(signature.kind)
+            self.lines += [
+                f"n = {expression}",
+                f"if n is not {name} and (type(n) is not {kind} or n != {name}): return MISS",
+            ]
+
+    def _array(self, i: int, signature: ArrayLeaf, expression: str) -> None:
+        self.lines.append(f"l{i} = {expression}")
+        if i not in self.carried:
+            shape, dtype, strides = repr(signature.shape), self.constant(signature.dtype), repr(signature.strides)
+            self.lines += [
+                f"if type(l{i}) is not ndarray or l{i}.shape != {shape} or l{i}.strides != {strides}: return MISS",
+                f"if l{i}.dtype is not {dtype} and l{i}.dtype != {dtype}: return MISS",
+            ]
+
+    def _node(self, signature: Node, expression: str) -> None:
+        name = f"n{next(self._nodes)}"
+        self.lines.append(f"{name} = {expression}")
+        if signature.kind is dict:
+            keys = self.constant(list(signature.names))
+            self.lines.append(f"if type({name}) is not dict or [*{name}] != {keys}: return MISS")
+            for key, child in zip(signature.names, signature.children):
+                self.open(child, f"{name}[{self.constant(key)}]")
+            return
+        kind = self.constant(signature.kind)
+        self.lines.append(f"if type({name}) is not {kind}: return MISS")
+        if issubclass(signature.kind, tuple):
+            self.lines.append(f"if len({name}) != {len(signature.children)}: return MISS")
+            for k, child in enumerate(signature.children):
+                self.open(child, f"{name}[{k}]")
+        else:
+            for field, child in zip(signature.names, signature.children):
+                self.open(child, f"{name}.{field}")

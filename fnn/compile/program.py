@@ -1,0 +1,194 @@
+"""What a recording consists of: storages, views of them, numbers, and the calls that read and write them.
+
+A storage is the memory of one array. Every operand is a view, a place in a storage; a call in the list may write to a
+storage that exists (an assignment to a slice, `out=`), so the order of the list is the order of the effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+Strides = tuple[int, ...]
+
+
+class NotRecordable(Exception):
+    """The function does something that a replay could not repeat; the message says what."""
+
+
+class Storage:
+    """The memory of one array.
+
+    kind: `scratch` of the plan, an `argument`, an argument that is `carried` from call to call, or a `constant`.
+    """
+
+    __slots__ = ("array", "kind", "nbytes", "source", "start")
+
+    def __init__(self, kind: str, nbytes: int, array: np.ndarray[Any, Any] | None = None, source: int = -1) -> None:
+        self.kind = kind
+        self.nbytes = nbytes
+        self.array = array
+        """The memory itself, of constants, and while recording."""
+        self.source = source
+        """Which argument it is."""
+        self.start = 0 if array is None else bounds(array)[0]
+
+
+class View:
+    """A place in a storage, as an array."""
+
+    __slots__ = ("dtype", "offset", "shape", "storage", "strides")
+
+    def __init__(
+        self, storage: Storage, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...], strides: Strides
+    ) -> None:
+        self.storage = storage
+        self.offset = offset
+        self.dtype = dtype
+        self.shape = shape
+        self.strides = strides
+
+    @property
+    def size(self) -> int:
+        size = 1
+        for n in self.shape:
+            size *= n
+        return size
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of its storage, in one piece."""
+        return self.offset == 0 and self.nbytes == self.storage.nbytes
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether its elements follow each other in C order."""
+        plain = contiguous_strides(self.shape, self.dtype.itemsize)
+        return all(n == 1 or a == b for n, a, b in zip(self.shape, self.strides, plain))
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """What two views have in common that are the same array."""
+        return id(self.storage), self.offset, self.dtype, self.shape, self.strides
+
+    def moved(self, storage: Storage, offset: int) -> View:
+        """The same array elsewhere."""
+        return View(storage, offset, self.dtype, self.shape, self.strides)
+
+    def __repr__(self) -> str:
+        return f"{self.storage.kind}{list(self.shape)}"
+
+
+class Variable:
+    """A Python value that differs from call to call: a number, a key, a generator of random numbers."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+class Call:
+    """One call of the list.
+
+    how: `out` hands `outs` over as `out=`; `copy` copies the result into `outs`; `write` changes the views in `outs`,
+    which are among its arguments; `value` makes a variable; `guard` ends the replay where its argument is true.
+    """
+
+    __slots__ = ("args", "f", "how", "keywords", "name", "outs", "positional", "target")
+
+    def __init__(
+        self,
+        f: Callable[..., Any] | None,
+        name: str,
+        args: tuple[Any, ...],
+        keywords: dict[str, Any],
+        how: str,
+        outs: tuple[View, ...] = (),
+        target: Variable | None = None,
+        positional: bool = False,
+    ) -> None:
+        self.f, self.name, self.args, self.keywords = f, name, args, keywords
+        self.how, self.outs, self.target = how, outs, target
+        self.positional = positional
+        """Whether `outs` may follow the arguments without the word `out=`, which is faster."""
+
+    def reads(self) -> Iterator[View]:
+        """The views among its arguments."""
+        return views((self.args, self.keywords))
+
+
+def views(template: Any) -> Iterator[View]:
+    """Every view in nested arguments."""
+    if isinstance(template, View):
+        yield template
+    elif isinstance(template, (tuple, list)):
+        for part in template:
+            yield from views(part)
+    elif isinstance(template, dict):
+        for part in template.values():
+            yield from views(part)
+    elif isinstance(template, slice):
+        yield from views((template.start, template.stop, template.step))
+
+
+def variables(template: Any) -> Iterator[Variable]:
+    """Every variable in nested arguments."""
+    if isinstance(template, Variable):
+        yield template
+    elif isinstance(template, (tuple, list)):
+        for part in template:
+            yield from variables(part)
+    elif isinstance(template, dict):
+        for part in template.values():
+            yield from variables(part)
+    elif isinstance(template, slice):
+        yield from variables((template.start, template.stop, template.step))
+
+
+def replaced(template: Any, f: Callable[[Any], Any]) -> Any:
+    """The arguments with `f(part)` for every part that is not a tuple, list, dict or slice."""
+    if isinstance(template, tuple):
+        parts = [replaced(part, f) for part in template]
+        return type(template)(*parts) if hasattr(template, "_fields") else tuple(parts)
+    if isinstance(template, list):
+        return [replaced(part, f) for part in template]
+    if isinstance(template, dict):
+        return {k: replaced(part, f) for k, part in template.items()}
+    if isinstance(template, slice):
+        return slice(f(template.start), f(template.stop), f(template.step))
+    return f(template)
+
+
+def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> Strides:
+    """The strides of an array in C order."""
+    strides, step = [], itemsize
+    for n in reversed(shape):
+        strides.append(step)
+        step *= n
+    return tuple(reversed(strides))
+
+
+def address(array: np.ndarray[Any, Any]) -> int:
+    """Where its first element lies."""
+    where: int = array.__array_interface__["data"][0]
+    return where
+
+
+def bounds(array: np.ndarray[Any, Any]) -> tuple[int, int]:
+    """The addresses between which its elements lie."""
+    start = stop = address(array)
+    if array.size == 0:
+        return start, stop
+    for n, stride in zip(array.shape, array.strides):
+        if stride < 0:
+            start += (n - 1) * stride
+        else:
+            stop += (n - 1) * stride
+    return start, stop + array.itemsize

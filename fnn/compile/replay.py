@@ -1,0 +1,179 @@
+"""`compiled`: a pure function, recorded once for each form of its arguments, and replayed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+
+from fnn.compile.plan import MISS, Plan, real_result, results
+from fnn.compile.program import NotRecordable
+from fnn.compile.recorder import recording
+from fnn.compile.report import table
+from fnn.compile.slots import Pool
+from fnn.compile.source import Unexpected
+from fnn.compile.structure import ArrayLeaf, Static, ValueLeaf, flatten, leaf_signatures, unflatten
+from fnn.random import Key
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PLANS = 8
+"""Plans that one function can have; forms of arguments beyond these run as they are."""
+
+
+class Compiled(Generic[P, R]):
+    """What `compiled` gives: a function with the arguments and the results of `f`, and what it knows of its plans."""
+
+    def __init__(self, f: Callable[P, R], report: Callable[[str], None] | None) -> None:
+        self._f: Callable[..., R] = f
+        self._report = report
+        self._plans: dict[Any, Plan | None] = {}
+        self._pools: dict[Any, Pool] = {}
+        self._recent: Callable[[tuple[Any, ...]], Any] = _miss
+        self._lock = threading.Lock()
+        self._reasons: list[str] = []
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if kwargs:
+            return self._f(*args, **kwargs)
+        try:
+            result = self._recent(args)
+        except Exception as error:
+            return self._as_it_is(args, error)
+        return cast(R, result) if result is not MISS else self._other(args)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why some arguments, or all, are not replayed; empty where all are."""
+        return tuple(self._reasons)
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans made so far."""
+        return tuple(plan for plan in self._plans.values() if plan is not None)
+
+    def explain(self, *, profile: tuple[Any, ...] | None = None, rounds: int = 20) -> str:
+        """The plans as text: every call with the size of its result, and buffers and bytes in all.
+
+        profile: arguments to run a plan with, which adds the median time of each call in microseconds.
+        """
+        found = [table(plan, profile, rounds) for plan in self.plans]
+        found += [f"not replayed: {reason}" for reason in self._reasons]
+        return "\n\n".join(found) if found else "no plan yet: call the function first"
+
+    # --- the slow ways -----------------------------------------------------------------------------------------------
+
+    def _as_it_is(self, args: Any, error: Exception) -> R:
+        """Runs the function itself, where a replay ended early: it says better what is wrong."""
+        result = self._f(*args)
+        if not isinstance(error, Unexpected):
+            self._note(f"a replay ended in {type(error).__name__}: {error}")
+        return result
+
+    def _note(self, reason: str) -> None:
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+            if self._report is not None:
+                self._report(reason)
+
+    def _other(self, args: Any) -> R:
+        """Arguments of another form than those of the call before."""
+        leaves: list[Any] = []
+        try:
+            signatures = tuple([flatten(arg, leaves) for arg in args])
+        except NotRecordable as reason:
+            self._note(str(reason))
+            return self._f(*args)
+        plan = self._plans.get(signatures, MISS)
+        if plan is MISS:
+            return self._recorded(signatures, leaves, args)
+        if plan is None:
+            return self._f(*args)
+        assert isinstance(plan, Plan)
+        self._recent = plan.entry
+        try:
+            result = plan.entry(args)
+        except Exception as error:
+            return self._as_it_is(args, error)
+        return cast(R, result) if result is not MISS else self._f(*args)
+
+    def _recorded(self, signatures: tuple[Any, ...], leaves: list[Any], args: Any) -> R:
+        """One real run that is recorded; without a plan, if it cannot be."""
+        if len(self._plans) >= PLANS or not signatures:
+            self._note(f"more than {PLANS} forms of arguments" if signatures else "no arguments")
+            return self._f(*args)
+        with self._lock:
+            if signatures in self._plans:
+                plan = self._plans[signatures]
+                result = MISS if plan is None else plan.entry(args)
+                return self._f(*args) if result is MISS else cast(R, result)
+            try:
+                plan, result = record(self._f, signatures, leaves, self._pools)
+            except Exception as error:
+                failure = error
+            else:
+                self._plans[signatures] = plan
+                self._recent = plan.entry
+                return cast(R, result)
+        result = self._f(*args)  # raises, if the function itself does
+        self._plans[signatures] = None
+        self._note(reason_of(failure))
+        return result
+
+
+def compiled(f: Callable[P, R], *, report: Callable[[str], None] | None = None) -> Compiled[P, R]:
+    """A function with the same arguments and the same results, bit for bit, that replays `f` from planned memory.
+
+    f: a pure function made of fnn and NumPy, such as a step of `make_step`, `value_and_grad(...)` or `model.apply`.
+    report: called with one line, once for each reason, where arguments cannot be replayed and `f` itself is run.
+
+    The first call with arguments of a new form (nesting, shapes, strides, dtypes) runs `f` on arrays that note every
+    NumPy call made with them; later calls repeat these calls, in memory that is used again. Python numbers and keys
+    among the arguments may differ from call to call; anything else must be equal. Results are never overwritten: the
+    memory of what a step gives is used again only when nobody holds it any more.
+
+    What cannot be replayed is run as it is: decisions that depend on contents (`if array`, `float(array)`, boolean
+    masks), writing to arguments, NumPy functions that the recorder does not know, and forms beyond the first
+    `PLANS`. A function that is not pure (that reads what changes, or has effects) must not be given.
+    """
+    return Compiled(f, report)
+
+
+def record(f: Callable[..., Any], signatures: tuple[Any, ...], leaves: list[Any], pools: dict[Any, Pool]) -> tuple[Plan, Any]:
+    """The plan of a function for arguments of these signatures, and the result of the run that was recorded."""
+    described = [leaf for signature in signatures for leaf in leaf_signatures(signature)]
+    with recording() as recorder:
+        arguments: list[Any] = []
+        for i, (leaf, signature) in enumerate(zip(leaves, described)):
+            if isinstance(signature, ArrayLeaf):
+                arguments.append(recorder.argument(leaf, i))
+            else:
+                arguments.append(recorder.key(leaf) if isinstance(leaf, Key) else recorder.number(leaf))
+        stream = iter(arguments)
+        value = f(*[unflatten(signature, stream) for signature in signatures])
+        form = results(value, arguments, {id(s.value) for signature in signatures for s in _statics(signature)})
+        result = real_result(form, value, leaves)
+    return Plan(recorder, signatures, arguments, form, pools), result
+
+
+def _statics(signature: Any) -> list[Static]:
+    if isinstance(signature, Static):
+        return [signature]
+    if isinstance(signature, (ArrayLeaf, ValueLeaf)):
+        return []
+    return [static for child in signature.children for static in _statics(child)]
+
+
+def _miss(args: tuple[Any, ...]) -> Any:
+    return MISS
+
+
+def reason_of(error: Exception) -> str:
+    """One line: what could not be recorded, and where."""
+    what = str(error) if isinstance(error, NotRecordable) else f"{type(error).__name__}: {error}"
+    where = [note.removeprefix("in ") for note in getattr(error, "__notes__", ()) if note.startswith("in ")]
+    return f"{where[0]}: {what}" if where else what.splitlines()[0] if what else type(error).__name__
+
+

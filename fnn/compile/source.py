@@ -1,0 +1,222 @@
+"""The Python source of a plan: one line a call, on arrays that are global names of the function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import CodeType
+from typing import Any
+
+import numpy as np
+
+from fnn.compile.passes import place_in
+from fnn.compile.program import Call, Variable, View, address, bounds
+
+Key = tuple[Any, ...]
+
+
+class Unexpected(Exception):
+    """A guard does not hold: the function has to be run as it is."""
+
+
+def part_of(array: np.ndarray[Any, Any], view: View) -> np.ndarray[Any, Any]:
+    """The part of a constant that a view is, read-only."""
+    start = view.offset - (address(array) - bounds(array)[0])
+    described = {
+        "shape": view.shape,
+        "strides": view.strides,
+        "typestr": view.dtype.str,
+        "data": (address(array) + start, True),
+        "version": 3,
+    }
+    return np.asarray(_Memory(described, array))
+
+
+class _Memory:
+    """Memory described by NumPy's array interface, kept alive with the array it belongs to."""
+
+    def __init__(self, described: dict[str, Any], owner: np.ndarray[Any, Any]) -> None:
+        self.__array_interface__ = described
+        self.owner = owner
+
+
+class Source:
+    """Lines of source with the names they use.
+
+    Arrays of the arena are `b0, b1, ...`; those that the plan reads and writes in the slots of carried values are
+    parameters `p0, ...` and `q0, ...`; other arguments are `a0, ...`, Python values `v0, ...`.
+    """
+
+    def __init__(
+        self, place: Callable[[View], tuple[str, int]], arguments: dict[int, View], values: list[Any]
+    ) -> None:
+        self.place = place
+        """Where a view lies: `arena`, `in`, `out` or `argument`, and the offset there."""
+        self.arguments = arguments
+        self.values = values
+        self.lines: list[str] = []
+        self.of_call: list[int | None] = []
+        self.tables: dict[str, dict[Key, tuple[str, View, int]]] = {"arena": {}, "in": {}, "out": {}}
+        self.constants: dict[str, Any] = {"Unexpected": Unexpected}
+        self._names: dict[int, str] = {}
+        self._parts: dict[Key, str] = {}
+        self._derived: dict[Key, str] = {}
+        self._scalars: dict[tuple[int, np.dtype[Any]], str] = {}
+
+    # --- names -------------------------------------------------------------------------------------------------------
+
+    def operand(self, part: Any) -> str:
+        """The source of an operand."""
+        if isinstance(part, View):
+            return self.array(part)
+        if isinstance(part, Variable):
+            return f"v{part.index}"
+        if part is None or part is ... or type(part) in (bool, int, str):
+            return "..." if part is ... else repr(part)
+        if type(part) is float and math.isfinite(part):
+            return repr(part)
+        if type(part) is tuple:
+            return "(" + "".join(self.operand(child) + ", " for child in part) + ")"
+        if type(part) is list:
+            return "[" + ", ".join(self.operand(child) for child in part) + "]"
+        if type(part) is slice and all(type(end) in (int, type(None)) for end in (part.start, part.stop, part.step)):
+            return f"slice({part.start}, {part.stop}, {part.step})"
+        if isinstance(part, dict):
+            return "{" + ", ".join(f"{k!r}: {self.operand(child)}" for k, child in part.items()) + "}"
+        return self.constant(part)
+
+    def constant(self, value: Any, stem: str = "c") -> str:
+        """A global name for a value."""
+        name = self._names.get(id(value))
+        if name is None:
+            name = f"{stem}_{len(self.constants)}"
+            self._names[id(value)] = name
+            self.constants[name] = value
+        return name
+
+    def array(self, view: View) -> str:
+        """The name of an array."""
+        if view.storage.kind == "constant":
+            return self._constant_array(view)
+        where, offset = self.place(view)
+        if where == "argument":
+            return self._argument(view)
+        key = (offset, view.dtype, view.shape, view.strides)
+        table = self.tables[where]
+        if key not in table:
+            table[key] = f"{dict(arena='b', out='q')[where] if where != 'in' else 'p'}{len(table)}", view, offset
+        return table[key][0]
+
+    def _constant_array(self, view: View) -> str:
+        array = view.storage.array
+        assert array is not None
+        if view.place not in self._parts:
+            same = (view.offset, view.shape, view.strides) == (address(array) - bounds(array)[0], array.shape, array.strides)
+            part = array if same and view.dtype == array.dtype else part_of(array, view)
+            self._parts[view.place] = self.constant(part)
+        return self._parts[view.place]
+
+    def _argument(self, view: View) -> str:
+        i = view.storage.source
+        key = (i, view.offset, view.shape, view.strides)
+        if key not in self._derived:
+            expression = place_in(self.arguments[i], view)
+            assert expression is not None
+            name = f"a{i}"
+            if expression != "{}":
+                name = f"d{len(self._derived)}"
+                self.line(f"{name} = {expression.format(f'a{i}')}")
+            self._derived[key] = name
+        return self._derived[key]
+
+    # --- lines -------------------------------------------------------------------------------------------------------
+
+    def line(self, text: str, call: int | None = None) -> None:
+        self.lines.append(text)
+        self.of_call.append(call)
+
+    def call(self, i: int, call: Call) -> None:
+        """The line of a call."""
+        if call.how == "guard":
+            self.line(f"if {self.operand(call.args[0])}: raise Unexpected", i)
+            return
+        args = [self.operand(part) for part in call.args]
+        keywords = [f"{name}={self.operand(part)}" for name, part in call.keywords.items()]
+        outs = [self.array(out) for out in call.outs]
+        if call.how == "out":
+            if isinstance(call.f, np.ufunc) and call.f.signature is None and not keywords:
+                args = [self._number(part, text, call, i) for part, text in zip(call.args, args)]
+            self.line(self._with_out(call, args, keywords, outs), i)
+        elif call.how == "copy":
+            self._copy(i, call, args, keywords, outs)
+        elif call.how == "value":
+            self.line(f"v{call.target.index} = {self._plain(call, args, keywords)}" if call.target else "", i)
+        else:
+            self.line(self._writing(call, args), i)
+
+    def _plain(self, call: Call, args: list[str], keywords: list[str]) -> str:
+        return f"{self.constant(call.f, call.name.replace('.', '_'))}({', '.join([*args, *keywords])})"
+
+    def _with_out(self, call: Call, args: list[str], keywords: list[str], outs: list[str]) -> str:
+        if call.f is np.dot and isinstance(call.args[0], View) and not keywords:
+            return f"{args[0]}.dot({args[1]}, {outs[0]})"
+        if call.positional and not keywords:
+            return self._plain(call, [*args, outs[0]], [])
+        return self._plain(call, args, [*keywords, f"out={outs[0]}" if len(outs) == 1 else f"out=({', '.join(outs)})"])
+
+    def _copy(self, i: int, call: Call, args: list[str], keywords: list[str], outs: list[str]) -> None:
+        result = f"{args[0]}[{args[1]}]" if call.name == "getitem" else self._plain(call, args, keywords)
+        if len(outs) == 1:
+            self.line(f"{outs[0]}[...] = {result}", i)
+            return
+        self.line(f"t = {result}", i)
+        for k, out in enumerate(outs):
+            self.line(f"{out}[...] = t[{k}]", i)
+
+    def _writing(self, call: Call, args: list[str]) -> str:
+        if call.name == "copyto" and len(args) == 2:
+            return f"{args[0]}[...] = {args[1]}"
+        if call.name == "setitem":
+            return f"{args[0]}[{args[1]}] = {args[2]}"
+        if call.name == "fill":
+            return f"{args[0]}.fill({args[1]})"
+        return self._plain(call, args, [])
+
+    def _number(self, part: Any, text: str, call: Call, i: int) -> str:
+        """A Python number that changes from call to call, as an array without axes: functions take it faster."""
+        if not isinstance(part, Variable) or type(self.values[part.index]) not in (int, float):
+            return text
+        dtypes = {view.dtype for view in call.reads()}
+        if len(dtypes) != 1 or (dtype := next(iter(dtypes))).kind != "f":
+            return text
+        key = (part.index, dtype)
+        if key not in self._scalars:
+            name = self._scalars[key] = f"s{len(self._scalars)}"
+            self.constants[name] = dtype
+            self.line(f"{name}[...] = v{part.index}", i)
+        return self._scalars[key]
+
+    @property
+    def scalars(self) -> dict[str, np.dtype[Any]]:
+        """The arrays without axes that hold numbers."""
+        return {name: dtype for (_, dtype), name in self._scalars.items()}
+
+    # --- functions ---------------------------------------------------------------------------------------------------
+
+    def code(self, name: str, parameters: list[str], results: list[str], timed: bool = False) -> CodeType:
+        """The function `name(parameters)` that runs the lines and returns the results."""
+        lines = [*self.lines, f"return ({''.join(f'{result}, ' for result in results)})"]
+        if timed:
+            marks = [f"; T[{i}] += clock() - t0; t0 = clock()" if i is not None else "" for i in self.of_call]
+            lines = [
+                line if line.startswith("if ") else line + mark for line, mark in zip(lines, [*marks, ""])
+            ]
+            lines.insert(0, "t0 = clock()")
+        return function_code(name, parameters, lines)
+
+
+def function_code(name: str, parameters: list[str], lines: list[str]) -> CodeType:
+    """The code object of a function of these lines."""
+    text = f"def {name}({', '.join(parameters)}):\n" + "".join(f"    {line}\n" for line in lines)
+    module = compile(text, f"<fnn.compile {name}>", "exec")
+    return next(part for part in module.co_consts if isinstance(part, CodeType))
