@@ -28,6 +28,7 @@ from fnn.combinators import (
     tap,
     tied,
 )
+from fnn.compile import compiled
 from fnn.contract import Eval, Layer, Loss, Mode, Train, grad, layer, pullback, stateless, trainable, value_and_grad
 from fnn.data import Batches, batches, one_hot, read_idx, split
 from fnn.diagnosis import NonFiniteError
@@ -330,6 +331,7 @@ __all__ = [
     "clip_by_block_rms",
     "clip_by_global_norm",
     "clip_by_value",
+    "compiled",
     "confusion_matrix",
     "constant",
     "cosine",

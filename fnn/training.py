@@ -16,6 +16,7 @@ import numpy as np
 
 from fnn import tree
 from fnn.check import positive
+from fnn.compile import compiled
 from fnn.contract import Layer, Loss, Penalty, Train, ValueAndGrad, evaluator, value_and_grad
 from fnn.data import Data, check_numbers, count
 from fnn.diagnosis import explain, first_bad
@@ -170,6 +171,7 @@ def train(
     checkpoint_every: int | None = None,
     resume: TrainState | str | PathLike[str] | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    compile: bool = True,
 ) -> Result:
     """Trains from `params` until `epochs` epochs, or `steps` updates, have been made in all.
 
@@ -187,6 +189,9 @@ def train(
         Training n steps gives the same bits as training k, saving, loading in a new process and training n - k; from
         a checkpoint the history is the same too. (A `train_state` is without history and best parameters.)
 
+    compile: record the step when the form of a batch repeats, and replay it from planned memory, with the same bits
+        (`fnn.compiled`). A step that cannot be recorded is run as it is, and the logger "fnn" says why in one line.
+
     Raises `NonFiniteError` when the loss or the parameters stop being finite: it says where that began, and holds the
     last good state; no checkpoint is written of bad ones.
     """
@@ -200,7 +205,10 @@ def train(
         _try_evaluation(model, run.train_state, evaluation, loss, metrics)
     if checkpoint is not None:
         check_saving_run(checkpoint, run)
-    step, before, began = make_step(model, loss, opt, penalty=penalty), run.train_state, clock() - run.seconds
+    step = make_step(model, loss, opt, penalty=penalty)
+    if compile:
+        step = compiled(step, report=_not_replayed, after=1)
+    before, began = run.train_state, clock() - run.seconds
 
     def row_is_due(step: int) -> bool:
         return step % per_epoch == 0 or row_every is not None and step % row_every == 0
@@ -245,6 +253,13 @@ def train(
         run = with_row(run)  # within an epoch, and not in the checkpoint: a longer training does not evaluate here
     now, best = run.train_state, run.train_state if evaluation is None else run.best
     return Result(now, best.params, best.state, run.history)
+
+
+def _not_replayed(reason: str) -> None:
+    """Says why steps are run as they are."""
+    import logging
+
+    logging.getLogger("fnn").warning("fnn.train: steps are not compiled: %s", reason)
 
 
 def _weight(batch: tuple[Any, ...]) -> float:

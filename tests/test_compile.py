@@ -13,7 +13,8 @@ import pytest
 import fnn.optimizers as fo
 from fnn import tree
 from fnn.combinators import serial
-from fnn.compile import Compiled, compiled
+from fnn.compile import compiled
+from fnn.compile.replay import Compiled
 from fnn.contract import EVAL, Layer, Train, evaluator
 from fnn.history import TrainState
 from fnn.layers.activation import Relu, Tanh

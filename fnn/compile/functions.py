@@ -6,24 +6,23 @@ Only functions are listed that are pure and give arrays whose shapes depend on s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fnn.compile.program import Call, NotRecordable
+from fnn.compile.recorder import Recorder, Traced, run, traces
 
-if TYPE_CHECKING:
-    from fnn.compile.recorder import Recorder, Traced
+_CLIP: Any = getattr(np, "_core").umath.clip
+"""The ufunc that `np.clip` calls."""
 
-_CLIP: np.ufunc = np._core.umath.clip  # type: ignore[attr-defined]
-
-Rule = Callable[["Recorder", tuple[Any, ...], dict[str, Any]], Any]
+Rule = Callable[[Recorder, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def call(recorder: Recorder, f: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Makes the call for real and notes it."""
     if f in _SHAPES:
-        return _run()(f, *args, **keywords)
+        return run(f, *args, **keywords)
     if f in _RULES:
         return _RULES[f](recorder, args, keywords)
     if f in _WITH_OUT:
@@ -31,12 +30,6 @@ def call(recorder: Recorder, f: Any, args: tuple[Any, ...], keywords: dict[str, 
     if f in _COPIED:
         return recorder.copied(_name(f), f, args, keywords)
     raise NotRecordable(f"numpy.{_name(f)}")
-
-
-def _run() -> Any:
-    from fnn.compile.recorder import run
-
-    return run
 
 
 def _name(f: Any) -> str:
@@ -190,7 +183,7 @@ def _like(fill: Any) -> Rule:
     """`empty_like` and its kin."""
 
     def rule(recorder: Recorder, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        out = recorder.fresh(_run()(np.empty_like, *args, **keywords))
+        out = recorder.fresh(run(np.empty_like, *args, **keywords))
         if fill is not None:
             value = out.dtype.type(fill)
             recorder.add(Call(np.ndarray.fill, "fill", (out.at, value), {}, "write", (out.at,)))
@@ -224,8 +217,6 @@ def _counted(f: Any) -> Rule:
     """Functions whose result's size depends on an argument that must not be an array of the recording."""
 
     def rule(recorder: Recorder, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        from fnn.compile.recorder import traces
-
         if any(True for _ in traces((args[1:], {k: v for k, v in keywords.items() if k != "a"}))):
             raise NotRecordable(f"numpy.{_name(f)}: the size of the result depends on the contents")
         return recorder.copied(_name(f), f, args, keywords)

@@ -417,13 +417,17 @@ def _consecutive(column: list[View]) -> bool:
     return all(a.offset + a.nbytes == b.offset for a, b in zip(column, column[1:]))
 
 
+def _content(view: View) -> bytes | None:
+    """The bytes of a constant."""
+    array = view.storage.array
+    return array.tobytes() if array is not None and view.storage.kind == "constant" else None
+
+
 def _same_scalar(part: Any, other: Any) -> bool:
     if isinstance(part, Variable):
         return isinstance(other, Variable) and part.index == other.index
     if isinstance(part, View):
         if not isinstance(other, View) or part.shape != () or other.shape != () or part.dtype != other.dtype:
             return False
-        a, b = part.storage, other.storage
-        constant = a.array is not None and b.array is not None and a.kind == b.kind == "constant"
-        return part.place == other.place or constant and a.array.tobytes() == b.array.tobytes()  # type: ignore[union-attr]
+        return part.place == other.place or (_content(part) is not None and _content(part) == _content(other))
     return type(part) is type(other) and bool(operator.eq(part, other))

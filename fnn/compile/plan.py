@@ -232,7 +232,6 @@ class Plan:
         for storage in {id(view.storage): view.storage for call in calls for view in (*call.reads(), *call.outs)}.values():
             if storage.kind != "constant":
                 storage.array = None
-        self.instances: list[Instance] = []
 
     def _carried(self, pairs: dict[int, Out], wholes: dict[int, View]) -> dict[int, Out]:
         """The pairs whose arguments are laid out as the results; these arguments are read in slots."""
@@ -337,7 +336,7 @@ class Plan:
         if pool is not None:
             constants |= {"owner": pool.owners.get, "adopt": pool.adopt, "take": pool.take, "give": pool.give}
         self.entry_code, self.entry_constants = function_code("entry", ["args"], lines), constants
-        self.instances = []
+        self.instances: list[Instance] = []
         constants["instances"] = self.instances
         self.entry: Callable[[tuple[Any, ...]], Any] = FunctionType(self.entry_code, constants)
 

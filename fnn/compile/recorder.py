@@ -21,14 +21,14 @@ from fnn.compile.program import Call, NotRecordable, Storage, Variable, View, ad
 from fnn.random import Key
 
 _local = threading.local()
-_lock = threading.Lock()
-_recording = 0
 
 
 class Recorder:
     """The calls of one run."""
 
-    def __init__(self) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        """`(recorder, f, args, keywords)` makes a call of a NumPy function that is not a ufunc, and notes it."""
         self.calls: list[Call] = []
         self.constants: dict[int, tuple[Any, View, Any]] = {}
         self.values: list[Any] = []
@@ -284,9 +284,7 @@ class Live:
     def __init__(self, recorder: Recorder, value: Any, variable: Variable) -> None:
         self.recorder, self.value, self.variable = recorder, value, variable
 
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:  # isinstance(x, int) holds where it would hold for the value
-        return type(self.value)
+    locals()["__class__"] = property(lambda self: type(self.value))  # isinstance(x, int) holds as for the value
 
     def _refuse(self, *args: Any) -> Any:
         if not self.recorder.active:
@@ -297,7 +295,7 @@ class Live:
 
     __bool__ = __float__ = __int__ = __index__ = __complex__ = __round__ = __trunc__ = _refuse
     __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _refuse
-    __hash__ = None  # type: ignore[assignment]
+    locals()["__hash__"] = None
 
 
 def _arithmetic(name: str, f: Callable[..., Any], swapped: bool) -> Callable[..., Any]:
@@ -450,15 +448,13 @@ class Traced:
     """An array while recording. What is not an attribute here is not recordable."""
 
     __slots__ = ("__weakref__", "at", "recorder", "value")
-    __hash__ = None  # type: ignore[assignment]
+    locals()["__hash__"] = None
     __array_priority__ = 1e6
 
     def __init__(self, recorder: Recorder, value: Any, view: View) -> None:
         self.recorder, self.value, self.at = recorder, value, view
 
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:  # isinstance(x, np.ndarray) holds
-        return type(self.value)
+    locals()["__class__"] = property(lambda self: type(self.value))  # isinstance(x, np.ndarray) holds
 
     # what depends on shapes alone
 
@@ -486,11 +482,9 @@ class Traced:
         return _ufunc(self.recorder, ufunc, method, args, keywords)
 
     def __array_function__(self, f: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        from fnn.compile.functions import call
-
         if not self.recorder.active:
             return f(*real(args), **real(keywords))
-        return call(self.recorder, f, args, keywords)
+        return self.recorder.function(self.recorder, f, args, keywords)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         if not self.recorder.active:
@@ -690,7 +684,8 @@ class Traced:
         return np.clip(self, *args, **keywords)
 
     def take(self, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Any:
-        return np.take(self, indices, axis=axis, out=out, mode=mode)  # type: ignore[call-overload]
+        function: Any = np.take
+        return function(self, indices, axis=axis, out=out, mode=mode)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -840,19 +835,40 @@ def _patched(name: str) -> Callable[..., Any]:
     return function
 
 
+class _Namespace:
+    """NumPy's namespace with `np.empty` and its kin replaced, as long as some thread records."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.threads = 0
+
+    def enter(self) -> None:
+        with self.lock:
+            self.threads += 1
+            if self.threads == 1:
+                fnn.recordable._recorder = _Here()
+                for name in _PATCHED:
+                    setattr(np, name, _patched(name))
+
+    def leave(self) -> None:
+        with self.lock:
+            self.threads -= 1
+            if self.threads == 0:
+                fnn.recordable._recorder = None
+                for name in _PATCHED:
+                    setattr(np, name, _numpy[name])
+
+
+_namespace = _Namespace()
+
+
 @contextlib.contextmanager
-def recording() -> Iterator[Recorder]:
-    """A recorder for this thread. Meanwhile `np.empty` and its kin, which tell no protocol, give arrays of it."""
-    global _recording
+def recording(function: Callable[..., Any]) -> Iterator[Recorder]:
+    """A recorder for this thread, with the rules for functions of NumPy that are not ufuncs. Meanwhile `np.empty` and its kin, which tell no protocol, give arrays of it."""
     if current() is not None:
         raise NotRecordable("a recording within a recording")
-    recorder = Recorder()
-    with _lock:
-        if _recording == 0:
-            for name in _PATCHED:
-                setattr(np, name, _patched(name))
-            fnn.recordable._recorder = _Here()
-        _recording += 1
+    recorder = Recorder(function)
+    _namespace.enter()
     _local.recorder = recorder
     try:
         yield recorder
@@ -860,9 +876,4 @@ def recording() -> Iterator[Recorder]:
     finally:
         _local.recorder = None
         recorder.active = False
-        with _lock:
-            _recording -= 1
-            if _recording == 0:
-                fnn.recordable._recorder = None
-                for name in _PATCHED:
-                    setattr(np, name, _numpy[name])
+        _namespace.leave()

@@ -1,12 +1,13 @@
-"""`compiled`: a pure function, recorded once for each form of its arguments, and replayed."""
+"""`Compiled`: a pure function, recorded once for each form of its arguments, and replayed."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar
 
 
+from fnn.compile import functions
 from fnn.compile.plan import MISS, Plan, real_result, results
 from fnn.compile.program import NotRecordable
 from fnn.compile.recorder import recording
@@ -26,9 +27,12 @@ PLANS = 8
 class Compiled(Generic[P, R]):
     """What `compiled` gives: a function with the arguments and the results of `f`, and what it knows of its plans."""
 
-    def __init__(self, f: Callable[P, R], report: Callable[[str], None] | None) -> None:
+    def __init__(self, f: Callable[P, R], report: Callable[[str], None] | None = None, after: int = 0) -> None:
         self._f: Callable[..., R] = f
         self._report = report
+        self._after = after
+        self._seen: dict[Any, int] = {}
+        self._named: dict[tuple[str, ...], Compiled[..., R]] = {}
         self._plans: dict[Any, Plan | None] = {}
         self._pools: dict[Any, Pool] = {}
         self._recent: Callable[[tuple[Any, ...]], Any] = _miss
@@ -37,22 +41,23 @@ class Compiled(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if kwargs:
-            return self._f(*args, **kwargs)
+            return self._by_name(args, kwargs)
         try:
             result = self._recent(args)
         except Exception as error:
             return self._as_it_is(args, error)
-        return cast(R, result) if result is not MISS else self._other(args)
+        return result if result is not MISS else self._other(args)
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why some arguments, or all, are not replayed; empty where all are."""
-        return tuple(self._reasons)
+        return (*self._reasons, *(reason for named in self._named.values() for reason in named.reasons))
 
     @property
     def plans(self) -> tuple[Plan, ...]:
         """The plans made so far."""
-        return tuple(plan for plan in self._plans.values() if plan is not None)
+        own = [plan for plan in self._plans.values() if plan is not None]
+        return (*own, *(plan for named in self._named.values() for plan in named.plans))
 
     def explain(self, *, profile: tuple[Any, ...] | None = None, rounds: int = 20) -> str:
         """The plans as text: every call with the size of its result, and buffers and bytes in all.
@@ -60,7 +65,7 @@ class Compiled(Generic[P, R]):
         profile: arguments to run a plan with, which adds the median time of each call in microseconds.
         """
         found = [table(plan, profile, rounds) for plan in self.plans]
-        found += [f"not replayed: {reason}" for reason in self._reasons]
+        found += [f"not replayed: {reason}" for reason in self.reasons]
         return "\n\n".join(found) if found else "no plan yet: call the function first"
 
     # --- the slow ways -----------------------------------------------------------------------------------------------
@@ -71,6 +76,16 @@ class Compiled(Generic[P, R]):
         if not isinstance(error, Unexpected):
             self._note(f"a replay ended in {type(error).__name__}: {error}")
         return result
+
+    def _by_name(self, args: Any, kwargs: dict[str, Any]) -> R:
+        """A call with named arguments, as one of a function that takes them last."""
+        names = tuple(kwargs)
+        if names not in self._named:
+            if len(self._named) >= PLANS:
+                self._note(f"more than {PLANS} sets of named arguments")
+                return self._f(*args, **kwargs)
+            self._named[names] = Compiled(_Named(self._f, names), self._report, self._after)
+        return self._named[names](*args, *kwargs.values())
 
     def _note(self, reason: str) -> None:
         if reason not in self._reasons:
@@ -97,18 +112,21 @@ class Compiled(Generic[P, R]):
             result = plan.entry(args)
         except Exception as error:
             return self._as_it_is(args, error)
-        return cast(R, result) if result is not MISS else self._f(*args)
+        return result if result is not MISS else self._f(*args)
 
     def _recorded(self, signatures: tuple[Any, ...], leaves: list[Any], args: Any) -> R:
         """One real run that is recorded; without a plan, if it cannot be."""
         if len(self._plans) >= PLANS or not signatures:
             self._note(f"more than {PLANS} forms of arguments" if signatures else "no arguments")
             return self._f(*args)
+        seen = self._seen[signatures] = self._seen.get(signatures, 0) + 1
+        if seen <= self._after:
+            return self._f(*args)
         with self._lock:
             if signatures in self._plans:
-                plan = self._plans[signatures]
-                result = MISS if plan is None else plan.entry(args)
-                return self._f(*args) if result is MISS else cast(R, result)
+                known = self._plans[signatures]
+                again: Any = MISS if known is None else known.entry(args)
+                return self._f(*args) if again is MISS else again
             try:
                 plan, result = record(self._f, signatures, leaves, self._pools)
             except Exception as error:
@@ -116,35 +134,29 @@ class Compiled(Generic[P, R]):
             else:
                 self._plans[signatures] = plan
                 self._recent = plan.entry
-                return cast(R, result)
+                given: R = result
+                return given
         result = self._f(*args)  # raises, if the function itself does
         self._plans[signatures] = None
         self._note(reason_of(failure))
         return result
 
 
-def compiled(f: Callable[P, R], *, report: Callable[[str], None] | None = None) -> Compiled[P, R]:
-    """A function with the same arguments and the same results, bit for bit, that replays `f` from planned memory.
+class _Named:
+    """A function whose last arguments are given to another by name."""
 
-    f: a pure function made of fnn and NumPy, such as a step of `make_step`, `value_and_grad(...)` or `model.apply`.
-    report: called with one line, once for each reason, where arguments cannot be replayed and `f` itself is run.
+    def __init__(self, f: Callable[..., Any], names: tuple[str, ...]) -> None:
+        self.f, self.names = f, names
 
-    The first call with arguments of a new form (nesting, shapes, strides, dtypes) runs `f` on arrays that note every
-    NumPy call made with them; later calls repeat these calls, in memory that is used again. Python numbers and keys
-    among the arguments may differ from call to call; anything else must be equal. Results are never overwritten: the
-    memory of what a step gives is used again only when nobody holds it any more.
-
-    What cannot be replayed is run as it is: decisions that depend on contents (`if array`, `float(array)`, boolean
-    masks), writing to arguments, NumPy functions that the recorder does not know, and forms beyond the first
-    `PLANS`. A function that is not pure (that reads what changes, or has effects) must not be given.
-    """
-    return Compiled(f, report)
+    def __call__(self, *args: Any) -> Any:
+        n = len(args) - len(self.names)
+        return self.f(*args[:n], **dict(zip(self.names, args[n:])))
 
 
 def record(f: Callable[..., Any], signatures: tuple[Any, ...], leaves: list[Any], pools: dict[Any, Pool]) -> tuple[Plan, Any]:
     """The plan of a function for arguments of these signatures, and the result of the run that was recorded."""
     described = [leaf for signature in signatures for leaf in leaf_signatures(signature)]
-    with recording() as recorder:
+    with recording(functions.call) as recorder:
         arguments: list[Any] = []
         for i, (leaf, signature) in enumerate(zip(leaves, described)):
             if isinstance(signature, ArrayLeaf):

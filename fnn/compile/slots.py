@@ -43,15 +43,17 @@ class Slot:
     def __init__(self, layout: Layout) -> None:
         self.public, self.private = block(layout.size)
         self.leaves = tuple([array_at(self.public, view, offset) for view, offset in layout.leaves])
-        for leaf, writeable in zip(self.leaves, layout.writeable):
-            leaf.setflags(write=writeable)
+        for i, writeable in enumerate(layout.writeable):
+            self.leaves[i].setflags(write=writeable)
         self.tables: dict[int, tuple[tuple[Any, ...], tuple[Any, ...]]] = {}
-        self._counts = [*map(getrefcount, self.leaves)], getrefcount(self.public)
+        self._counts = self._count()
+
+    def _count(self) -> list[int]:
+        return [getrefcount(self.public), *map(getrefcount, self.leaves)]
 
     def is_free(self) -> bool:
         """Whether nobody outside holds anything of it."""
-        counts, count = self._counts
-        return [*map(getrefcount, self.leaves)] == counts and getrefcount(self.public) == count
+        return self._count() == self._counts
 
 
 class Layout:
