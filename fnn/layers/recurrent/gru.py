@@ -26,6 +26,7 @@ from fnn.layers.recurrent.sequence import (
     Options,
     Returns,
     cell,
+    each,
     initial_weights,
     projected,
     recurrent,
@@ -100,17 +101,17 @@ def gru_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def gru_after_forward(params: Params, hx: Array, start: Arrays) -> tuple[Arrays, Arrays]:
+def gru_after_forward(keep: bool, params: Params, hx: Array, start: Arrays) -> tuple[Arrays, Arrays]:
     """All steps with the reset after the product. It keeps the gates and m = h U_n + c."""
     gates, weight = projected(params, hx, SCALE), scaled(params["hidden_weight"], SCALE)
     time, _, batch, features = gates.shape
-    hs, ms = hx[:, :, :features], np.empty((time, batch, features), hx.dtype)
+    hs, ms = hx[:, :, :features], np.empty((time if keep else 1, batch, features), hx.dtype)
     h, part, product = hs[0].copy(), np.empty_like(ms[0]), np.empty((batch, 3 * features), hx.dtype)
     by_gate = product.reshape(batch, 3, features).swapaxes(0, 1)
     from_h, bias = np.empty_like(gates[0]), np.empty_like(part)
     bias[...] = params["hidden_bias"]
     top, limit = np.ones_like(from_h[:2]), np.full_like(from_h[:2], LIMIT)
-    for rz, r, z, n, m, y in zip(gates[:, :2], gates[:, 0], gates[:, 1], gates[:, 2], ms, hs[1:]):
+    for rz, r, z, n, m, y in zip(gates[:, :2], gates[:, 0], gates[:, 1], gates[:, 2], each(ms, time), hs[1:]):
         h.dot(weight, out=product)
         from_h[...] = by_gate
         rz += from_h[:2]
@@ -156,7 +157,7 @@ def gru_after_vjp(params: Params, carries: Arrays, kept: Arrays, back: Back) -> 
     return grads
 
 
-def gru_before_forward(params: Params, hx: Array, start: Arrays) -> tuple[Arrays, Arrays]:
+def gru_before_forward(keep: bool, params: Params, hx: Array, start: Arrays) -> tuple[Arrays, Arrays]:
     """All steps with the reset before the product. It keeps the gates."""
     gates, weight = projected(params, hx, SCALE), scaled(params["hidden_weight"], SCALE)
     _, _, batch, features = gates.shape

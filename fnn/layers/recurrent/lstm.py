@@ -32,6 +32,7 @@ from fnn.layers.recurrent.sequence import (
     Returns,
     allocate,
     cell,
+    each,
     initial_weights,
     joint,
     recurrent,
@@ -102,7 +103,7 @@ def lstm_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def lstm_forward(params: Params, hx: Array, start: Arrays) -> tuple[Arrays, Arrays]:
+def lstm_forward(keep: bool, params: Params, hx: Array, start: Arrays) -> tuple[Arrays, Arrays]:
     """All steps. It keeps every gate and its partner, the number it is multiplied with: i g, f c, g i, o tanh(c').
 
     One exp serves all gates, with g = tanh(z) = 2 sigmoid(2 z) - 1; in the place of g stands 1 + g.
@@ -111,14 +112,17 @@ def lstm_forward(params: Params, hx: Array, start: Arrays) -> tuple[Arrays, Arra
     width = len(params["hidden_weight"])
     peephole, projection = _parts(params)
     weight = scaled(joint(params), SCALE)
-    gates, partners = allocate(hx.dtype, (time, 4, batch, features), (time + 1, 4, batch, features))
+    kept, after = (time, time + 1) if keep else (1, 1)
+    gates, partners = allocate(hx.dtype, (kept, 4, batch, features), (after, 4, batch, features))
     cs = partners[:, 1]
     cs[0] = start[0]
     product = np.empty((batch, 4 * features), hx.dtype)
     terms, m = np.empty((2, batch, features), hx.dtype), np.empty((batch, features), hx.dtype)
     zs = product.reshape(batch, 4, features).swapaxes(0, 1)
     top, limit = _tops(gates[0]), np.full_like(gates[0], LIMIT)
-    for before, y, s, partner, c, c_next in zip(hx, hx[1:, :, :width], gates, partners, cs, cs[1:]):
+    c_steps = each(cs, time + 1)
+    steps = zip(hx, hx[1:, :, :width], each(gates, time), each(partners, time), c_steps, c_steps[1:])
+    for before, y, s, partner, c, c_next in steps:
         before.dot(weight, out=product)
         if peephole is not None:
             zs[:2] -= peephole[:2] * c

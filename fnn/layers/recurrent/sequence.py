@@ -3,15 +3,17 @@
 Time leads inside. What a step multiplies with weights stands side by side in one array, `hx_t = [h_t x_t 1]`, so that
 hidden weight, input weight and bias are one matrix, and so are their gradients. What is left to a kernel are the steps:
 
-    forward(params, hx, start) -> others, kept
+    forward(keep, params, hx, start) -> others, kept
     vjp(params, carries, kept, back) -> grads of what only the kernel knows
 
 The first part of the carry, h, is the answer, and its trajectory (time + 1, batch, width) a view of hx: forward finds
 its start there and fills in the rest. `start` has the starts of the other parts (LSTM: c), `others` their trajectories;
-`kept` are arrays with time leading. Vjp is told of a few steps at a time, the last first, as if there were no others;
-it fills `back.dzs`, the derivatives with respect to the pre-activations. A kernel that cannot use hx as a whole (GRU:
-the reset tells h from x) finds the input's share `x W + b` by `projected`, and gives the gradient of its hidden weight
-itself.
+`kept` are arrays with time leading. Without `keep` nobody asks for more than h and the ends of the others, and their
+trajectories may be no more than that.
+
+Vjp is told of a few steps at a time, the last first, as if there were no others; it fills `back.dzs`, the derivatives
+with respect to the pre-activations. A kernel that cannot use hx as a whole (GRU: the reset tells h from x) finds the
+input's share `x W + b` by `projected`, and gives the gradient of its hidden weight itself.
 
 What makes the steps fast: one product for all gates; few calls, on whole arrays that are contiguous (NumPy is several
 times slower on a slice of every row); what leads from the derivative of a carry to that of a pre-activation is known
@@ -59,7 +61,7 @@ class Back(NamedTuple):
 class Kernel(NamedTuple):
     """The steps of one kind of layer."""
 
-    forward: Callable[[Params, Array, Arrays], tuple[Arrays, Arrays]]
+    forward: Callable[[bool, Params, Array, Arrays], tuple[Arrays, Arrays]]
     vjp: Callable[[Params, Arrays, Arrays, Back], dict[str, Array]]
     joint: bool = True
     """Whether it uses hx as a whole."""
@@ -212,6 +214,11 @@ def allocate(dtype: np.dtype[Any], *shapes: Shape) -> list[Array]:
     return [memory[start:end].reshape(shape) for start, end, shape in zip([0, *ends], ends, shapes)]
 
 
+def each(a: Array, time: int) -> list[Array]:
+    """The array of every step: all of them, or, where there is only one, that one every time."""
+    return list(a) if len(a) >= time else [a[0]] * time
+
+
 # --- from a kernel to the functions of a layer -----------------------------------------------------------------------
 
 
@@ -224,18 +231,22 @@ class Cache(NamedTuple):
     lengths: Ints | None
 
 
-def _forward(variant: Variant, params: Params, x: Any) -> tuple[Any, Cache]:
+def _forward(variant: Variant, keep: bool, params: Params, x: Any) -> tuple[Any, Cache]:
     x, lengths, (first, *start) = _checked(variant, params, x)
     (batch, time, features), width = x.shape, variant.widths[0]
     hx = np.empty((time + 1, batch, width + features + 1), x.dtype)
     hx[:-1, :, width:-1] = to_time(x, variant.reverse, lengths)
     hx[:, :, -1] = 1
     hx[0, :, :width] = first
-    others, kept = variant.kernel.forward(params, hx, tuple(start))
+    others, kept = variant.kernel.forward(keep or lengths is not None, params, hx, tuple(start))
     hs = hx[:, :, :width]
     final = [at_end(part, lengths) for part in (hs, *others)] if variant.carry or variant.last else []
     y = final[0] if variant.last else np.ascontiguousarray(from_time(hs[1:], variant.reverse, lengths))
     return (y, pack(final)) if variant.carry else y, Cache(hx, others, kept, lengths)
+
+
+def _infer(variant: Variant, params: Params, x: Any) -> Any:
+    return _forward(variant, False, params, x)[0]
 
 
 def _back(
@@ -326,9 +337,10 @@ def recurrent(
     return stateless(
         kind,
         bind(_init, variant, init),
-        bind(_forward, variant),
+        bind(_forward, variant, True),
         bind(_vjp, variant),
         out_shape=bind(_out_shape, variant),
+        infer=bind(_infer, variant),
         param_vjp=bind(_param_vjp, variant),
         config={**config, "reverse": reverse, "returns": returns, "lengths": lengths, "carry": carry},
         build=build,
