@@ -110,12 +110,12 @@ def gru_after_forward(keep: bool, params: Params, hx: Array, start: Arrays) -> t
     by_gate = product.reshape(batch, 3, features).swapaxes(0, 1)
     from_h, bias = np.empty_like(gates[0]), np.empty_like(part)
     bias[...] = params["hidden_bias"]
-    top, limit = np.ones_like(from_h[:2]), np.full_like(from_h[:2], LIMIT)
+    one, limit = np.ones_like(from_h[:2]), np.full_like(from_h[:2], LIMIT)
     for rz, r, z, n, m, y in zip(gates[:, :2], gates[:, 0], gates[:, 1], gates[:, 2], each(ms, time), hs[1:]):
         h.dot(weight, out=product)
         from_h[...] = by_gate
         rz += from_h[:2]
-        sigmoid_of_negative(rz, limit, top)
+        sigmoid_of_negative(rz, limit, one)
         np.add(from_h[2], bias, out=m)
         np.multiply(r, m, out=part)
         n += part
@@ -166,12 +166,12 @@ def gru_before_forward(keep: bool, params: Params, hx: Array, start: Arrays) -> 
     h, part, product = hs[0].copy(), np.empty_like(gates[0, 0]), np.empty((batch, 2 * features), hx.dtype)
     by_gate = product.reshape(batch, 2, features).swapaxes(0, 1)
     from_h = np.empty_like(gates[0, :2])
-    top, limit = np.ones_like(from_h), np.full_like(from_h, LIMIT)
+    one, limit = np.ones_like(from_h), np.full_like(from_h, LIMIT)
     for rz, r, z, n, y in zip(gates[:, :2], gates[:, 0], gates[:, 1], gates[:, 2], hs[1:]):
         h.dot(weight, out=product)
         from_h[...] = by_gate
         rz += from_h
-        sigmoid_of_negative(rz, limit, top)
+        sigmoid_of_negative(rz, limit, one)
         np.multiply(r, h, out=part)
         part.dot(candidate, out=from_h[0])
         n += from_h[0]
@@ -224,7 +224,7 @@ def _update(h: Array, z: Array, n: Array) -> None:
 
 
 def _factors(gates: Array, h: Array, to_n: Array) -> Array:
-    """(time, 3, batch, features) of `r (1 - r)`, `(h - n) z (1 - z)` and `(1 - z) (1 - n**2)`, the last in to_n, too."""
+    """(time, 3, batch, features): `r (1 - r)`, `(h - n) z (1 - z)` and `(1 - z) (1 - n**2)`, the last in to_n too."""
     n = gates[:, 2]
     to_z = np.subtract(1, gates)
     np.multiply(n, n, out=to_n)

@@ -47,7 +47,7 @@ Pair: TypeAlias = tuple[Array, Array]
 """The carry: h (batch, features or projection) and c (batch, features)."""
 
 GATES = "ifgo"
-SCALE = (-1.0, -1.0, -2.0, -1.0)
+SCALE = (-1.0, -1.0, 1.0, -1.0)
 
 
 # --- one step --------------------------------------------------------------------------------------------------------
@@ -104,9 +104,9 @@ def lstm_step_vjp(
 
 
 def lstm_forward(keep: bool, params: Params, hx: Array, start: Arrays) -> tuple[Arrays, Arrays]:
-    """All steps. It keeps every gate and its partner, the number it is multiplied with: i g, f c, g i, o tanh(c').
+    """All steps. It keeps every gate and its partner, the number it is multiplied with: i g, f c, o tanh(c'), g i.
 
-    One exp serves all gates, with g = tanh(z) = 2 sigmoid(2 z) - 1; in the place of g stands 1 + g.
+    They stand in this order, i, f, o, g, so that one exp serves the first three; in the place of g stands 1 + g.
     """
     time, batch, features = len(hx) - 1, hx.shape[1], params["bias"].size // 4
     width = len(params["hidden_weight"])
@@ -119,24 +119,26 @@ def lstm_forward(keep: bool, params: Params, hx: Array, start: Arrays) -> tuple[
     product = np.empty((batch, 4 * features), hx.dtype)
     terms, m = np.empty((2, batch, features), hx.dtype), np.empty((batch, features), hx.dtype)
     zs = product.reshape(batch, 4, features).swapaxes(0, 1)
-    top, limit = _tops(gates[0]), np.full_like(gates[0], LIMIT)
+    one, limit = np.ones_like(gates[0, :3]), np.full_like(gates[0, :3], LIMIT)
     c_steps = each(cs, time + 1)
     steps = zip(hx, hx[1:, :, :width], each(gates, time), each(partners, time), c_steps, c_steps[1:])
     for before, y, s, partner, c, c_next in steps:
         before.dot(weight, out=product)
         if peephole is not None:
             zs[:2] -= peephole[:2] * c
-        s[...] = zs
-        sigmoid_of_negative(s, limit, top)
-        np.subtract(s[2], 1, out=partner[0])
+        s[:2] = zs[:2]
+        s[2] = zs[3]
+        sigmoid_of_negative(s[:3], limit, one)
+        np.tanh(zs[2], out=partner[0])
+        np.add(partner[0], 1, out=s[3])
         np.multiply(s[:2], partner[:2], out=terms)
         np.add(terms[0], terms[1], out=c_next)
         if peephole is not None:
-            np.subtract(zs[3], peephole[2] * c_next, out=s[3])
-            sigmoid_of_negative(s[3], limit[3], top[3])
-        partner[2] = s[0]
-        np.tanh(c_next, out=partner[3])
-        np.multiply(s[3], partner[3], out=m)
+            np.subtract(zs[3], peephole[2] * c_next, out=s[2])
+            sigmoid_of_negative(s[2], limit[2], one[2])
+        np.tanh(c_next, out=partner[2])
+        np.multiply(s[2], partner[2], out=m)
+        partner[3] = s[0]
         y[...] = m if projection is None else m.dot(projection)
     return (cs,), (gates, partners)
 
@@ -154,7 +156,8 @@ def lstm_vjp(params: Params, carries: Arrays, kept: Arrays, back: Back) -> dict[
     time, _, batch, features = gates.shape
     peephole, projection = _parts(params)
     dm, part = dh if projection is None else np.empty_like(dc), np.empty_like(dc)
-    top = _tops(gates[0])
+    top = np.ones_like(gates[0])
+    top[3] = 2
     wide = np.empty((batch, 4, features), dc.dtype)
     of_ifg, of_o, factor = wide[:, :3], wide[:, 3], wide.reshape(batch, 4 * features)
     for block in reversed(short_blocks(time, batch, 4 * features)):
@@ -181,35 +184,31 @@ def lstm_vjp(params: Params, carries: Arrays, kept: Arrays, back: Back) -> dict[
         terms = np.concatenate([dz_i * cs[:-1], dz_f * cs[:-1], dz_o * cs[1:]], axis=2)
         grads["peephole"] = ones(time * batch, terms.dtype).dot(rows(terms))
     if projection is not None:
-        grads["projection"] = rows(gates[:, 3] * partners[:, 3]).T.dot(rows(dhs))
+        grads["projection"] = rows(gates[:, 2] * partners[:, 2]).T.dot(rows(dhs))
     return grads
 
 
-def _factors(
-    gates: Array, partners: Array, top: Array, peephole: Array | None, dzs: Array
-) -> tuple[Array, Array]:
+def _factors(gates: Array, partners: Array, top: Array, peephole: Array | None, dzs: Array) -> tuple[Array, Array]:
     """Writes into dzs what dm (for o) and dc' (for i, f, g) are multiplied with to give it: the partner times the
-    derivative of the gate, s (1 - s), for g (1 + g) (1 - g). Returns the factors from dm to dc', and from dc' to dc."""
+    derivative of the gate, s (1 - s), or (1 + g) (1 - g): in both, what stands there times what it lacks to top.
+
+    Returns the factors from dm to dc', and from dc' to dc.
+    """
     time, _, batch, features = gates.shape
     to_z = np.subtract(top, gates)
     to_z *= gates
     to_z *= partners
-    dzs.reshape(time, batch, 4, features)[...] = to_z.swapaxes(1, 2)
-    f, o, tanh_c = gates[:, 1], gates[:, 3], partners[:, 3]
+    dz, to_dz = dzs.reshape(time, batch, 4, features), to_z.swapaxes(1, 2)
+    dz[:, :, :2] = to_dz[:, :, :2]
+    dz[:, :, 2:] = to_dz[:, :, :1:-1]
+    f, o, tanh_c = gates[:, 1], gates[:, 2], partners[:, 2]
     to_c = np.multiply(tanh_c, tanh_c)
     np.subtract(1, to_c, out=to_c)
     to_c *= o
     if peephole is None:
         return to_c, f
-    to_c += to_z[:, 3] * peephole[2]
+    to_c += to_z[:, 2] * peephole[2]
     return to_c, f + to_z[:, 0] * peephole[0] + to_z[:, 1] * peephole[1]
-
-
-def _tops(gates: Array) -> Array:
-    """The upper limits of what stands for the gates (4, batch, features): 1, for 1 + g 2."""
-    top = np.ones_like(gates)
-    top[2] = 2
-    return top
 
 
 def _parts(params: Params) -> tuple[Array | None, Array | None]:
