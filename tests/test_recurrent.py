@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from fnn.combinators import frozen, remat, serial
 from fnn.contract import EVAL, Layer, Mode, Train, layer
 from fnn.layers.dense import Dense
 from fnn.layers.recurrent import GRU, LSTM, RNN, gru_cell, lstm_cell, rnn_cell
-from fnn.layers.recurrent.sequence import blocks
+from fnn.layers.recurrent.sequence import blocks, short_blocks
 from fnn.random import Key
 from fnn.recurrence import Bidirectional, carry_shape, scan, stack, zero_carry
 from fnn.types import Array, Params, Shape, ShapeError, State
@@ -129,8 +130,35 @@ def test_a_batch_without_examples_has_gradients_of_zero(sequence: Any, cell: Any
 
 def test_blocks_cover_all_steps_once() -> None:
     for time, batch, width in [(1, 1, 1), (50, 32, 32), (64, 32, 512), (7, 1000, 1000), (1000, 3, 9)]:
-        steps = [t for block in blocks(time, batch, width) for t in range(block.start, block.stop)]
-        assert steps == list(range(time))
+        for cut in (blocks, short_blocks):
+            steps = [t for block in cut(time, batch, width) for t in range(block.start, block.stop)]
+            assert steps == list(range(time))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CELLS if not kind.startswith("rnn")])
+def test_saturated_gates_do_not_overflow(kind: str) -> None:
+    """Pre-activations of ten thousand, of both signs: finite everywhere, and silent."""
+    sequence, _, options = CELLS[kind]
+    net = sequence(FEATURES, **options)
+    params = tree.map(lambda p: p * np.float32(1e4), net.init(Key(0), (TIME, IN)))
+    x = normals((5, TIME, IN), 1).astype(np.float32)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        y, _, cache = net.forward(params, {}, x, EVAL)
+        back = net.vjp(params, cache, np.ones_like(y))
+    assert all(np.isfinite(leaf).all() for leaf in tree.leaves((y, back)))
+
+
+def test_evaluation_keeps_no_gates() -> None:
+    net, time = LSTM(16), 400
+    params = net.init(Key(0), (time, 1))
+    x = np.zeros((8, time, 1), np.float32)
+    tracemalloc.start()
+    try:
+        net.apply(params, x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * 4 * 8 * time * 16  # h, once by time and once by example, and not much more
 
 
 # --- closed forms ----------------------------------------------------------------------------------------------------

@@ -19,15 +19,20 @@ from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import sigmoid, tanh_vjp
 from fnn.layers.dense import rows
 from fnn.layers.recurrent.sequence import (
+    LIMIT,
     Arrays,
     Back,
     Kernel,
     Options,
     Returns,
     cell,
+    each,
     initial_weights,
+    projected,
     recurrent,
     scaled,
+    short_blocks,
+    sigmoid_of_negative,
 )
 from fnn.random import Key
 from fnn.types import Array, Ints, Params, Shape, bind, ones
@@ -35,7 +40,7 @@ from fnn.types import Array, Ints, Params, Shape, bind, ones
 Reset: TypeAlias = Literal["after", "before"]
 
 GATES = "rzn"
-SCALE = (0.5, 0.5, 1.0)
+SCALE = (-1.0, -1.0, 1.0)
 
 
 # --- one step --------------------------------------------------------------------------------------------------------
@@ -95,135 +100,140 @@ def gru_step_vjp(
 
 # --- all steps -------------------------------------------------------------------------------------------------------
 
-def gru_after_forward(params: Params, zs: Array, hx: Array, carries: Arrays) -> Arrays:
-    """All steps with the reset after the product; the gates take the place of zs, the cache is m = h U_n + c."""
-    (hs,), features = carries, zs.shape[2] // 3
-    weight, bias = scaled(params["hidden_weight"], SCALE), params["hidden_bias"]
-    ms = np.empty_like(hs[1:])
-    product = np.empty_like(zs[0])
-    for_rz, for_n = product[:, : 2 * features], product[:, 2 * features :]
-    steps = list(hs)
-    for rz, r, z, n, h, y, m in zip(zs[:, :, : 2 * features], *_three(zs), steps, steps[1:], ms):
+
+def gru_after_forward(keep: bool, params: Params, hx: Array, start: Arrays) -> tuple[Arrays, Arrays]:
+    """All steps with the reset after the product. It keeps the gates and m = h U_n + c."""
+    gates, weight = projected(params, hx, SCALE), scaled(params["hidden_weight"], SCALE)
+    time, _, batch, features = gates.shape
+    hs, ms = hx[:, :, :features], np.empty((time if keep else 1, batch, features), hx.dtype)
+    h, part, product = hs[0].copy(), np.empty_like(ms[0]), np.empty((batch, 3 * features), hx.dtype)
+    by_gate = product.reshape(batch, 3, features).swapaxes(0, 1)
+    from_h, bias = np.empty_like(gates[0]), np.empty_like(part)
+    bias[...] = params["hidden_bias"]
+    one, limit = np.ones_like(from_h[:2]), np.full_like(from_h[:2], LIMIT)
+    for rz, r, z, n, m, y in zip(gates[:, :2], gates[:, 0], gates[:, 1], gates[:, 2], each(ms, time), hs[1:]):
         h.dot(weight, out=product)
-        for_rz += rz
-        _sigmoid_of_halved(for_rz, rz)
-        np.add(for_n, bias, out=m)
-        np.multiply(r, m, out=y)
-        n += y
+        from_h[...] = by_gate
+        rz += from_h[:2]
+        sigmoid_of_negative(rz, limit, one)
+        np.add(from_h[2], bias, out=m)
+        np.multiply(r, m, out=part)
+        n += part
         np.tanh(n, out=n)
-        _update(h, z, n, y)
-    return (ms,)
+        _update(h, z, n)
+        y[...] = h
+    return (), (gates, ms)
 
 
-def gru_after_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays, back: Back) -> dict[str, Array]:
+def gru_after_vjp(params: Params, carries: Arrays, kept: Arrays, back: Back) -> dict[str, Array]:
     """From the last step to the first, with h' = n + z (h - n):
 
         dz_n = dh' (1 - z) (1 - n**2)        dz_r = dz_n m r (1 - r)        dz_z = dh' (h - n) z (1 - z)
         dm = dz_n r                          dh = dh' z + [dz_r dz_z dm] U'
     """
-    (hs,), (ms,), (dh,), dzs, dhs = carries, cache, back.carry, back.dzs, back.dhs
-    features = dhs.shape[2]
-    dns, through = np.empty_like(dhs), np.empty_like(dh)
-    dz_r, dz_z, dms = _three(dzs)  # dm stands in the place of dz_n until the loop is done
-    _factors(gates, hs[:-1], ms, dz_r, dz_z, dns)
-    dms[...] = gates[:, :, :features]
-    each = (dzs, *_three(dzs), dns, dhs, gates[:, :, features : 2 * features])
-    for dz, dz_r, dz_z, dm, dn, dy, z in zip(*(a[::-1] for a in each)):
-        dh += dy
-        dn *= dh
-        dz_r *= dn
-        dz_z *= dh
-        dm *= dn
-        dh *= z
-        dz.dot(back.weight, out=through)
-        dh += through
-    flat = rows(dzs)
+    (hs,), (gates, ms), (dh,), dzs, dhs = carries, kept, back.carry, back.dzs, back.dhs
+    time, _, batch, features = gates.shape
+    to_n, through = np.empty_like(dhs), np.empty_like(dh)
+    wide = np.empty((batch, 3, features), dh.dtype)
+    factor = wide.reshape(batch, 3 * features)
+    for block in reversed(short_blocks(time, batch, 3 * features)):
+        some, ns = gates[block], to_n[block]
+        to_z = _factors(some, hs[block], ns)
+        to_z[:, 0] *= ms[block]
+        to_z[:, 0] *= ns
+        np.multiply(some[:, 0], ns, out=to_z[:, 2])
+        dzs[block].reshape(some.swapaxes(1, 2).shape)[...] = to_z.swapaxes(1, 2)
+        for dz, dy, z in zip(dzs[block][::-1], dhs[block][::-1], some[::-1, 1]):
+            dy += dh
+            wide[...] = dy[:, None]
+            dz *= factor
+            np.multiply(dy, z, out=dh)
+            dz.dot(back.weight, out=through)
+            dh += through
+    flat, dms = rows(dzs), dzs[:, :, 2 * features :]
     bias = ones(len(flat), flat.dtype).dot(rows(dms))
     grads = {"hidden_weight": rows(hs[:-1]).T.dot(flat), "hidden_bias": bias}
-    dms[...] = dns
+    np.multiply(to_n, dhs, out=dms)  # dz_n takes the place of dm
     return grads
 
 
-def gru_before_forward(params: Params, zs: Array, hx: Array, carries: Arrays) -> Arrays:
-    """All steps with the reset before the product; the gates take the place of zs."""
-    (hs,), features = carries, zs.shape[2] // 3
-    weight = scaled(params["hidden_weight"], SCALE)
+def gru_before_forward(keep: bool, params: Params, hx: Array, start: Arrays) -> tuple[Arrays, Arrays]:
+    """All steps with the reset before the product. It keeps the gates."""
+    gates, weight = projected(params, hx, SCALE), scaled(params["hidden_weight"], SCALE)
+    _, _, batch, features = gates.shape
     weight, candidate = weight[:, : 2 * features].copy(), weight[:, 2 * features :].copy()
-    for_rz, for_n = np.empty((zs.shape[1], 2 * features), zs.dtype), np.empty_like(hs[0])
-    steps = list(hs)
-    for rz, r, z, n, h, y in zip(zs[:, :, : 2 * features], *_three(zs), steps, steps[1:]):
-        h.dot(weight, out=for_rz)
-        for_rz += rz
-        _sigmoid_of_halved(for_rz, rz)
-        np.multiply(r, h, out=y)
-        y.dot(candidate, out=for_n)
-        n += for_n
+    hs = hx[:, :, :features]
+    h, part, product = hs[0].copy(), np.empty_like(gates[0, 0]), np.empty((batch, 2 * features), hx.dtype)
+    by_gate = product.reshape(batch, 2, features).swapaxes(0, 1)
+    from_h = np.empty_like(gates[0, :2])
+    one, limit = np.ones_like(from_h), np.full_like(from_h, LIMIT)
+    for rz, r, z, n, y in zip(gates[:, :2], gates[:, 0], gates[:, 1], gates[:, 2], hs[1:]):
+        h.dot(weight, out=product)
+        from_h[...] = by_gate
+        rz += from_h
+        sigmoid_of_negative(rz, limit, one)
+        np.multiply(r, h, out=part)
+        part.dot(candidate, out=from_h[0])
+        n += from_h[0]
         np.tanh(n, out=n)
-        _update(h, z, n, y)
-    return ()
+        _update(h, z, n)
+        y[...] = h
+    return (), (gates,)
 
 
-def gru_before_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays, back: Back) -> dict[str, Array]:
+def gru_before_vjp(params: Params, carries: Arrays, kept: Arrays, back: Back) -> dict[str, Array]:
     """From the last step to the first, with h' = n + z (h - n) and m = r h:
 
         dz_n = dh' (1 - z) (1 - n**2)        dm = dz_n U_n'        dz_r = dm h r (1 - r)
         dz_z = dh' (h - n) z (1 - z)         dh = dh' z + dm r + [dz_r dz_z] U_rz'
     """
-    (hs,), (dh,), dzs, dhs = carries, back.carry, back.dzs, back.dhs
-    features = dhs.shape[2]
+    (hs,), (gates,), (dh,), dzs, dhs = carries, kept, back.carry, back.dzs, back.dhs
+    time, _, batch, features = gates.shape
     weight, candidate = back.weight[: 2 * features], back.weight[2 * features :]
-    dm, through = np.empty_like(dh), np.empty_like(dh)
-    _factors(gates, hs[:-1], hs[:-1], *_three(dzs))
-    each = (dzs[:, :, : 2 * features], *_three(dzs), dhs, *_three(gates)[:2])
-    for dz_rz, dz_r, dz_z, dz_n, dy, r, z in zip(*(a[::-1] for a in each)):
-        dh += dy
-        dz_z *= dh
-        dz_n *= dh
-        dz_n.dot(candidate, out=dm)
-        dz_r *= dm
-        dh *= z
-        dm *= r
-        dh += dm
-        dz_rz.dot(weight, out=through)
-        dh += through
-    m = gates[:, :, :features] * hs[:-1]
+    dn, dm, through = np.empty_like(dh), np.empty_like(dh), np.empty_like(dh)
+    wide = np.empty((batch, 3, features), dh.dtype)
+    of_r, of_zn, factor = wide[:, 0], wide[:, 1:], wide.reshape(batch, 3 * features)
+    for block in reversed(short_blocks(time, batch, 3 * features)):
+        some, h = gates[block], hs[block]
+        to_z = _factors(some, h, np.empty_like(some[:, 2]))
+        to_z[:, 0] *= h
+        dzs[block].reshape(some.swapaxes(1, 2).shape)[...] = to_z.swapaxes(1, 2)
+        for dz, dy, r, z, to_n in zip(dzs[block][::-1], dhs[block][::-1], some[::-1, 0], some[::-1, 1], to_z[::-1, 2]):
+            dh += dy
+            np.multiply(to_n, dh, out=dn)
+            dn.dot(candidate, out=dm)
+            of_r[...] = dm
+            of_zn[...] = dh[:, None]
+            dz *= factor
+            dh *= z
+            dm *= r
+            dh += dm
+            dz[:, : 2 * features].dot(weight, out=through)
+            dh += through
+    m = gates[:, 0] * hs[:-1]
     flat = rows(dzs)
     products = rows(hs[:-1]).T.dot(flat[:, : 2 * features]), rows(m).T.dot(flat[:, 2 * features :])
     return {"hidden_weight": np.concatenate(products, axis=1)}
 
 
-def _sigmoid_of_halved(z: Array, y: Array) -> None:
-    """`y = (1 + tanh(z)) / 2`, written into y."""
-    np.tanh(z, out=y)
-    y *= 0.5
-    y += 0.5
+def _update(h: Array, z: Array, n: Array) -> None:
+    """`n + z (h - n)` in the place of h."""
+    h -= n
+    h *= z
+    h += n
 
 
-def _update(h: Array, z: Array, n: Array, y: Array) -> None:
-    """`y = n + z (h - n)`, written into y."""
-    np.subtract(h, n, out=y)
-    y *= z
-    y += n
-
-
-def _factors(gates: Array, h: Array, m: Array, to_r: Array, to_z: Array, to_n: Array) -> None:
-    """Writes `m r (1 - r)`, `(h - n) z (1 - z)` and `(1 - z) (1 - n**2)`."""
-    r, z, n = _three(gates)
-    np.subtract(1, r, out=to_r)
-    to_r *= r
-    to_r *= m
+def _factors(gates: Array, h: Array, to_n: Array) -> Array:
+    """(time, 3, batch, features): `r (1 - r)`, `(h - n) z (1 - z)` and `(1 - z) (1 - n**2)`, the last in to_n too."""
+    n = gates[:, 2]
+    to_z = np.subtract(1, gates)
     np.multiply(n, n, out=to_n)
     np.subtract(1, to_n, out=to_n)
-    np.subtract(1, z, out=to_z)
-    to_n *= to_z
-    to_z *= z
-    to_z *= h - n
-
-
-def _three(gates: Array) -> tuple[Array, Array, Array]:
-    """The gates r, z, n of an array whose last axis holds them side by side, as views."""
-    k = gates.shape[-1] // 3
-    return gates[..., :k], gates[..., k : 2 * k], gates[..., 2 * k :]
+    to_n *= to_z[:, 1]
+    to_z *= gates
+    to_z[:, 1] *= h - n
+    to_z[:, 2] = to_n
+    return to_z
 
 
 # --- constructors ----------------------------------------------------------------------------------------------------
@@ -320,7 +330,7 @@ def GRU(
         features,
         (features,),
         bind(_init, features, reset, (input_init, hidden_init, bias_init)),
-        Kernel(*kernel, project=SCALE),
+        Kernel(*kernel, joint=False),
         reverse=reverse,
         returns=returns,
         lengths=lengths,

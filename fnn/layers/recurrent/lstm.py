@@ -24,16 +24,21 @@ from fnn.initializers import Initializer, glorot_uniform, orthogonal, zeros
 from fnn.layers.activation import sigmoid, tanh_vjp
 from fnn.layers.dense import rows
 from fnn.layers.recurrent.sequence import (
+    LIMIT,
     Arrays,
     Back,
     Kernel,
     Options,
     Returns,
+    allocate,
     cell,
+    each,
     initial_weights,
     joint,
     recurrent,
     scaled,
+    short_blocks,
+    sigmoid_of_negative,
 )
 from fnn.random import Key
 from fnn.types import Array, Ints, Params, Shape, bind, ones
@@ -42,7 +47,7 @@ Pair: TypeAlias = tuple[Array, Array]
 """The carry: h (batch, features or projection) and c (batch, features)."""
 
 GATES = "ifgo"
-SCALE = (0.5, 0.5, 1.0, 0.5)
+SCALE = (-1.0, -1.0, 1.0, -1.0)
 
 
 # --- one step --------------------------------------------------------------------------------------------------------
@@ -98,115 +103,118 @@ def lstm_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def lstm_forward(params: Params, zs: Array, hx: Array, carries: Arrays) -> Arrays:
-    """All steps; the gates go into zs."""
-    (hs, cs), (time, batch, width) = carries, zs.shape
-    features = width // 4
+def lstm_forward(keep: bool, params: Params, hx: Array, start: Arrays) -> tuple[Arrays, Arrays]:
+    """All steps. It keeps every gate and its partner, the number it is multiplied with: i g, f c, o tanh(c'), g i.
+
+    They stand in this order, i, f, o, g, so that one exp serves the first three; in the place of g stands 1 + g.
+    """
+    time, batch, features = len(hx) - 1, hx.shape[1], params["bias"].size // 4
+    width = len(params["hidden_weight"])
     peephole, projection = _parts(params)
     weight = scaled(joint(params), SCALE)
-    scale = scaled(np.ones_like(zs[0]), SCALE)
-    offset = 1 - scale
-    product, part = np.empty_like(zs[0]), np.empty_like(cs[0])
-    answers, c_steps = list(hs[1:]), list(cs)
-    ms = answers if projection is None else [np.empty_like(part)] * time
-    for before, gates, i, f, g, o, y, c, c_next, m in zip(hx, zs, *_four(zs), answers, c_steps, c_steps[1:], ms):
+    kept, after = (time, time + 1) if keep else (1, 1)
+    gates, partners = allocate(hx.dtype, (kept, 4, batch, features), (after, 4, batch, features))
+    cs = partners[:, 1]
+    cs[0] = start[0]
+    product = np.empty((batch, 4 * features), hx.dtype)
+    terms, m = np.empty((2, batch, features), hx.dtype), np.empty((batch, features), hx.dtype)
+    zs = product.reshape(batch, 4, features).swapaxes(0, 1)
+    one, limit = np.ones_like(gates[0, :3]), np.full_like(gates[0, :3], LIMIT)
+    c_steps = each(cs, time + 1)
+    steps = zip(hx, hx[1:, :, :width], each(gates, time), each(partners, time), c_steps, c_steps[1:])
+    for before, y, s, partner, c, c_next in steps:
         before.dot(weight, out=product)
         if peephole is not None:
-            product[:, : 2 * features].reshape(batch, 2, features)[...] += 0.5 * peephole[:2] * c[:, None]
-        np.tanh(product, out=gates)
-        gates *= scale
-        gates += offset
-        np.multiply(f, c, out=c_next)
-        np.multiply(i, g, out=part)
-        c_next += part
+            zs[:2] -= peephole[:2] * c
+        s[:2] = zs[:2]
+        s[2] = zs[3]
+        sigmoid_of_negative(s[:3], limit, one)
+        np.tanh(zs[2], out=partner[0])
+        np.add(partner[0], 1, out=s[3])
+        np.multiply(s[:2], partner[:2], out=terms)
+        np.add(terms[0], terms[1], out=c_next)
         if peephole is not None:
-            np.tanh(product[:, 3 * features :] + 0.5 * peephole[2] * c_next, out=o)
-            o *= 0.5
-            o += 0.5
-        np.tanh(c_next, out=part)
-        np.multiply(o, part, out=m)
-        if projection is not None:
-            y[...] = m.dot(projection)
-    return ()
+            np.subtract(zs[3], peephole[2] * c_next, out=s[2])
+            sigmoid_of_negative(s[2], limit[2], one[2])
+        np.tanh(c_next, out=partner[2])
+        np.multiply(s[2], partner[2], out=m)
+        partner[3] = s[0]
+        y[...] = m if projection is None else m.dot(projection)
+    return (cs,), (gates, partners)
 
 
-def lstm_vjp(params: Params, gates: Array, carries: Arrays, cache: Arrays, back: Back) -> dict[str, Array]:
+def lstm_vjp(params: Params, carries: Arrays, kept: Arrays, back: Back) -> dict[str, Array]:
     """From the last step to the first, with dm = dh' (or dh' P'):
 
-        dz_o = dm tanh(c') o (1 - o)
-        dc'  gets dm o (1 - tanh(c')**2)
+        dc'  gets dm o (1 - tanh(c')**2)        dz_o = dm tanh(c') o (1 - o)
         dz_i = dc' g i (1 - i)        dz_f = dc' c f (1 - f)        dz_g = dc' i (1 - g**2)
         dc = dc' f                    dh = dz U'
 
     and with peepholes dc' gets dz_o p_o too, and dc gets dz_i p_i + dz_f p_f.
     """
-    (_, cs), (dh, dc), dzs, dhs = carries, back.carry, back.dzs, back.dhs
-    time, batch, width = gates.shape
-    features = width // 4
+    (gates, partners), (dh, dc), dzs, dhs = kept, back.carry, back.dzs, back.dhs
+    time, _, batch, features = gates.shape
     peephole, projection = _parts(params)
     dm, part = dh if projection is None else np.empty_like(dc), np.empty_like(dc)
-    to_c, ms = _factors(gates, cs[:-1], cs[1:], dzs)
-    of_three, dcs = dc[:, None], repeat(None) if back.dcs is None else back.dcs[::-1]
-    dz_ifgs, dz_os = dzs.reshape(time, batch, 4, features)[:, :, :3], dzs[:, :, 3 * features :]
-    each = (a[::-1] for a in (dzs, dz_ifgs, dz_os, dhs, to_c, gates[:, :, features : 2 * features]))
-    for dz, dz_ifg, dz_o, dy, slope, f, d in zip(*each, dcs):
-        dh += dy
-        if projection is not None:
-            dy[...] = dh
-            dh.dot(projection.T, out=dm)
-        dz_o *= dm
-        np.multiply(dm, slope, out=part)
-        dc += part
-        if d is not None:
-            dc += d
-        if peephole is not None:
-            dc += dz_o * peephole[2]
-        dz_ifg *= of_three
-        dc *= f
-        if peephole is not None:
-            dc += dz_ifg[:, 0] * peephole[0]
-            dc += dz_ifg[:, 1] * peephole[1]
-        dz.dot(back.weight, out=dh)
+    top = np.ones_like(gates[0])
+    top[3] = 2
+    wide = np.empty((batch, 4, features), dc.dtype)
+    of_ifg, of_o, factor = wide[:, :3], wide[:, 3], wide.reshape(batch, 4 * features)
+    for block in reversed(short_blocks(time, batch, 4 * features)):
+        to_c, through = _factors(gates[block], partners[block], top, peephole, dzs[block])
+        dcs = repeat(None) if back.dcs is None else back.dcs[block][::-1]
+        for dz, dy, slope, f, d in zip(dzs[block][::-1], dhs[block][::-1], to_c[::-1], through[::-1], dcs):
+            dh += dy
+            if projection is not None:
+                dy[...] = dh
+                dh.dot(projection.T, out=dm)
+            np.multiply(dm, slope, out=part)
+            dc += part
+            if d is not None:
+                dc += d
+            of_ifg[...] = dc[:, None]
+            of_o[...] = dm
+            dz *= factor
+            dc *= f
+            dz.dot(back.weight, out=dh)
     grads = {}
     if peephole is not None:
-        dz_i, dz_f, _, dz_o = _four(dzs)
+        cs = carries[1]
+        dz_i, dz_f, _, dz_o = np.split(dzs, 4, axis=2)
         terms = np.concatenate([dz_i * cs[:-1], dz_f * cs[:-1], dz_o * cs[1:]], axis=2)
         grads["peephole"] = ones(time * batch, terms.dtype).dot(rows(terms))
     if projection is not None:
-        grads["projection"] = rows(ms).T.dot(rows(dhs))
+        grads["projection"] = rows(gates[:, 2] * partners[:, 2]).T.dot(rows(dhs))
     return grads
 
 
-def _factors(gates: Array, c: Array, c_next: Array, dz: Array) -> tuple[Array, Array]:
-    """Writes into dz what dm (for o) and dc' (for i, f, g) are multiplied with to give it; returns the factor from dm
-    to dc', and m."""
-    i, f, g, o = _four(gates)
-    to_i, to_f, to_g, to_o = _four(dz)
-    np.subtract(1, gates, out=dz)
-    part = i * g
-    to_i *= part
-    part *= g
-    np.subtract(i, part, out=to_g)
-    np.multiply(f, c, out=part)
-    to_f *= part
-    to_c = np.tanh(c_next)
-    m = np.multiply(o, to_c, out=part)
-    to_o *= m
-    to_c *= m
-    np.subtract(o, to_c, out=to_c)
-    return to_c, m
+def _factors(gates: Array, partners: Array, top: Array, peephole: Array | None, dzs: Array) -> tuple[Array, Array]:
+    """Writes into dzs what dm (for o) and dc' (for i, f, g) are multiplied with to give it: the partner times the
+    derivative of the gate, s (1 - s), or (1 + g) (1 - g): in both, what stands there times what it lacks to top.
 
-
-def _four(gates: Array) -> tuple[Array, Array, Array, Array]:
-    """The gates i, f, g, o of an array whose last axis holds them side by side, as views."""
-    n = gates.shape[-1] // 4
-    return gates[..., :n], gates[..., n : 2 * n], gates[..., 2 * n : 3 * n], gates[..., 3 * n :]
+    Returns the factors from dm to dc', and from dc' to dc.
+    """
+    time, _, batch, features = gates.shape
+    to_z = np.subtract(top, gates)
+    to_z *= gates
+    to_z *= partners
+    dz, to_dz = dzs.reshape(time, batch, 4, features), to_z.swapaxes(1, 2)
+    dz[:, :, :2] = to_dz[:, :, :2]
+    dz[:, :, 2:] = to_dz[:, :, :1:-1]
+    f, o, tanh_c = gates[:, 1], gates[:, 2], partners[:, 2]
+    to_c = np.multiply(tanh_c, tanh_c)
+    np.subtract(1, to_c, out=to_c)
+    to_c *= o
+    if peephole is None:
+        return to_c, f
+    to_c += to_z[:, 2] * peephole[2]
+    return to_c, f + to_z[:, 0] * peephole[0] + to_z[:, 1] * peephole[1]
 
 
 def _parts(params: Params) -> tuple[Array | None, Array | None]:
-    """The peepholes as (3, features), and the projection."""
+    """The peepholes as (3, 1, features), and the projection."""
     peephole = params.get("peephole")
-    return None if peephole is None else peephole.reshape(3, -1), params.get("projection")
+    return None if peephole is None else peephole.reshape(3, 1, -1), params.get("projection")
 
 
 # --- constructors ----------------------------------------------------------------------------------------------------

@@ -49,23 +49,22 @@ def rnn_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def rnn_forward(activation: Activation, params: Params, zs: Array, hx: Array, carries: Arrays) -> Arrays:
-    """`h_t = f([h_{t-1} x_t 1] [U; W; b])`; zs is not needed."""
-    weight = joint(params)
-    (hs,) = carries
-    product = np.empty(hs[0].shape, hs.dtype)
+def rnn_forward(
+    activation: Activation, keep: bool, params: Params, hx: Array, start: Arrays
+) -> tuple[Arrays, Arrays]:
+    """`h_t = f([h_{t-1} x_t 1] [U; W; b])`."""
+    weight, hs = joint(params), hx[:, :, : len(params["hidden_weight"])]
+    product, zero = np.empty(hs[0].shape, hs.dtype), np.zeros(hs[0].shape, hs.dtype)
     for before, y in zip(hx, hs[1:]):
         before.dot(weight, out=product)
         if activation == "tanh":
             np.tanh(product, out=y)
         else:
-            np.maximum(product, 0, out=y)
-    return ()
+            np.maximum(product, zero, out=y)
+    return (), ()
 
 
-def rnn_vjp(
-    activation: Activation, params: Params, zs: Array, carries: Arrays, cache: Arrays, back: Back
-) -> dict[str, Array]:
+def rnn_vjp(activation: Activation, params: Params, carries: Arrays, kept: Arrays, back: Back) -> dict[str, Array]:
     """`dz_t = (dh_t + dz_{t+1} U') f'(z_t)` from the last step to the first."""
     (hs,), (dh,), dzs = carries, back.carry, back.dzs
     if activation == "tanh":
@@ -179,7 +178,7 @@ def RNN(
         features,
         (features,),
         bind(initial_weights, "h", features, features, (input_init, hidden_init, bias_init)),
-        Kernel(bind(rnn_forward, activation), bind(rnn_vjp, activation), gates=False),
+        Kernel(bind(rnn_forward, activation), bind(rnn_vjp, activation)),
         reverse=reverse,
         returns=returns,
         lengths=lengths,

@@ -3,27 +3,28 @@
 Time leads inside. What a step multiplies with weights stands side by side in one array, `hx_t = [h_t x_t 1]`, so that
 hidden weight, input weight and bias are one matrix, and so are their gradients. What is left to a kernel are the steps:
 
-    forward(params, zs, hx, carries) -> cache
-    vjp(params, zs, carries, cache, back) -> grads of what only the kernel knows
+    forward(keep, params, hx, start) -> others, kept
+    vjp(params, carries, kept, back) -> grads of what only the kernel knows
 
-`carries` is a trajectory (time + 1, batch, width) for every part of the carry: h first, a view of hx, which is the
-answer, then c if there is one. Forward finds their starts, and fills in the rest. In zs (time, batch, gates *
-features) it leaves what it likes to find there again, and it returns whatever else it keeps, arrays with time leading.
+The first part of the carry, h, is the answer, and its trajectory (time + 1, batch, width) a view of hx: forward finds
+its start there and fills in the rest. `start` has the starts of the other parts (LSTM: c), `others` their trajectories;
+`kept` are arrays with time leading. Without `keep` nobody asks for more than h and the ends of the others, and their
+trajectories may be no more than that.
+
 Vjp is told of a few steps at a time, the last first, as if there were no others; it fills `back.dzs`, the derivatives
 with respect to the pre-activations. A kernel that cannot use hx as a whole (GRU: the reset tells h from x) finds the
-input's share `x W + b` in zs (`Kernel.project`), and gives the gradient of its hidden weight itself.
+input's share `x W + b` by `projected`, and gives the gradient of its hidden weight itself.
 
-A logistic gate is a hyperbolic tangent, `1 / (1 + exp(-z)) = (1 + tanh(z / 2)) / 2`, so one tanh serves all gates of a
-step: kernels with such gates halve their weights first (`scaled`).
-
-Every factor that leads from the derivative of a carry to that of a pre-activation is known once forward has run. Vjps
-write these factors into dzs first, so that the loop over time has little left to do.
+What makes the steps fast: one product for all gates; few calls, on whole arrays that are contiguous (NumPy is several
+times slower on a slice of every row); what leads from the derivative of a carry to that of a pre-activation is known
+once forward has run, so vjps work these factors out for many steps at once and leave little to the loop over time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
@@ -61,12 +62,10 @@ class Back(NamedTuple):
 class Kernel(NamedTuple):
     """The steps of one kind of layer."""
 
-    forward: Callable[[Params, Array, Array, Arrays], Arrays]
-    vjp: Callable[[Params, Array, Arrays, Arrays, Back], dict[str, Array]]
-    gates: bool = True
-    """Whether it uses zs."""
-    project: tuple[float, ...] | None = None
-    """If it wants the input's share in zs: what multiplies the share of every gate."""
+    forward: Callable[[bool, Params, Array, Arrays], tuple[Arrays, Arrays]]
+    vjp: Callable[[Params, Arrays, Arrays, Back], dict[str, Array]]
+    joint: bool = True
+    """Whether it uses hx as a whole."""
 
 
 class Options(TypedDict, total=False):
@@ -169,19 +168,56 @@ def joint(params: Params) -> Array:
     return np.concatenate([params["hidden_weight"], params["input_weight"], params["bias"][None]])
 
 
+LIMIT = 80.0
+"""Pre-activations below -LIMIT are taken for it: sigmoids are above 1e-35, and no exponential overflows."""
+
+
+def sigmoid_of_negative(z: Array, limit: Array, one: Array) -> None:
+    """`1 / (1 + exp(z))` in the place of z, with arrays of 1 and of LIMIT in its shape: NumPy takes a minimum with a
+    number several times slower. (Without AVX-512 tanh, through which it could go too, takes twice the time of exp.)"""
+    np.minimum(z, limit, out=z)
+    np.exp(z, out=z)
+    z += 1
+    np.divide(one, z, out=z)
+
+
+def projected(params: Params, hx: Array, scale: tuple[float, ...]) -> Array:
+    """`x W + b` of all steps, (time, gates, batch, features), every gate multiplied by its scale."""
+    time, batch, width, n = len(hx) - 1, hx.shape[1], len(params["hidden_weight"]), len(scale)
+    weight = scaled(joint(params)[width:], scale)
+    zs = np.empty((time, n, batch, weight.shape[1] // n), hx.dtype)
+    for block in blocks(time, batch, weight.shape[1]):
+        product = rows(hx[block, :, width:].copy()).dot(weight)
+        zs[block] = product.reshape(block.stop - block.start, batch, n, zs.shape[3]).swapaxes(1, 2)
+    return zs
+
+
 def blocks(time: int, batch: int, width: int) -> list[slice]:
     """All steps in slices, the first first: long enough for products, short enough for a second-level cache."""
     batch = max(1, batch)
-    steps = max(1, 512 // batch, 262144 // (batch * width))
+    return _slices(time, max(1, 512 // batch, 262144 // (batch * width)))
+
+
+def short_blocks(time: int, batch: int, width: int) -> list[slice]:
+    """All steps in slices, the first first: short enough for several arrays of theirs in a second-level cache."""
+    return _slices(time, max(1, 32768 // (max(1, batch) * width)))
+
+
+def _slices(time: int, steps: int) -> list[slice]:
     return [slice(start, min(start + steps, time)) for start in range(0, time, steps)]
 
 
 def allocate(dtype: np.dtype[Any], *shapes: Shape) -> list[Array]:
     """Arrays to be filled, in one piece of memory: one large piece is handed out again sooner than several, and memory
     that is new to the process costs a page fault every 4 KB."""
-    sizes = [math.prod(shape) for shape in shapes]
-    memory = np.empty(sum(sizes), dtype)
-    return [part.reshape(shape) for part, shape in zip(np.split(memory, np.cumsum(sizes)[:-1]), shapes)]
+    ends = [*accumulate(math.prod(shape) for shape in shapes)]
+    memory = np.empty(ends[-1], dtype)
+    return [memory[start:end].reshape(shape) for start, end, shape in zip([0, *ends], ends, shapes)]
+
+
+def each(a: Array, time: int) -> list[Array]:
+    """The array of every step: all of them, or, where there is only one, that one every time."""
+    return list(a) if len(a) >= time else [a[0]] * time
 
 
 # --- from a kernel to the functions of a layer -----------------------------------------------------------------------
@@ -191,71 +227,70 @@ class Cache(NamedTuple):
     """What is kept between forward and vjp."""
 
     hx: Array
-    zs: Array
     others: Arrays
     kept: Arrays
     lengths: Ints | None
 
 
-def _forward(variant: Variant, params: Params, x: Any) -> tuple[Any, Cache]:
-    x, lengths, start = _checked(variant, params, x)
-    (batch, time, features), gates, (width, *others) = x.shape, params["bias"].size, variant.widths
-    kernel, after = variant.kernel, time + 1
-    for_zs, for_hx = (time if kernel.gates else 0, batch, gates), (after, batch, width + features + 1)
-    zs, hx, *rest = allocate(x.dtype, for_zs, for_hx, *((after, batch, other) for other in others))
+def _forward(variant: Variant, keep: bool, params: Params, x: Any) -> tuple[Any, Cache]:
+    x, lengths, (first, *start) = _checked(variant, params, x)
+    (batch, time, features), width = x.shape, variant.widths[0]
+    hx = np.empty((time + 1, batch, width + features + 1), x.dtype)
     hx[:-1, :, width:-1] = to_time(x, variant.reverse, lengths)
     hx[:, :, -1] = 1
-    if kernel.project is not None:
-        weight = scaled(joint(params)[width:], kernel.project)
-        for block in blocks(time, batch, gates):
-            np.dot(rows(hx[block, :, width:].copy()), weight, out=rows(zs[block]))
-    carries = (hx[:, :, :width], *rest)
-    for part, first in zip(carries, start):
-        part[0] = first
-    kept = kernel.forward(params, zs, hx, carries)
-    final = [at_end(part, lengths) for part in carries] if variant.carry or variant.last else []
-    y = final[0] if variant.last else np.ascontiguousarray(from_time(carries[0][1:], variant.reverse, lengths))
-    return (y, pack(final)) if variant.carry else y, Cache(hx, zs, tuple(rest), kept, lengths)
+    hx[0, :, :width] = first
+    others, kept = variant.kernel.forward(keep or lengths is not None, params, hx, tuple(start))
+    hs = hx[:, :, :width]
+    final = [at_end(part, lengths) for part in (hs, *others)] if variant.carry or variant.last else []
+    y = final[0] if variant.last else np.ascontiguousarray(from_time(hs[1:], variant.reverse, lengths))
+    return (y, pack(final)) if variant.carry else y, Cache(hx, others, kept, lengths)
+
+
+def _infer(variant: Variant, params: Params, x: Any) -> Any:
+    return _forward(variant, False, params, x)[0]
 
 
 def _back(
     variant: Variant, inputs: bool, params: Params, cache: Cache, dy: Any
 ) -> tuple[dict[str, Array], Array, Arrays]:
     """The gradients, dx (computed only if `inputs`) in the order of time, and what comes back to the carry."""
-    hx, zs, others, kept, lengths = cache
+    hx, others, kept, lengths = cache
     time, batch, gates = len(hx) - 1, hx.shape[1], params["bias"].size
     kernel, width, features = variant.kernel, variant.widths[0], len(params["input_weight"])
     carries = (hx[:, :, :width], *others)
     dy, dcarry = (dy[0], unpack(dy[1])) if variant.carry else (dy, ())
-    dhs = at_end_vjp(dy, time, lengths) if variant.last else to_time(dy, variant.reverse, lengths)
+    ds = at_end_vjp(dy, time, lengths) if variant.last else to_time(dy, variant.reverse, lengths)
     dcs, end = None, tuple(np.zeros(part[0].shape, part.dtype) for part in carries)
     if lengths is None:
         end = tuple(d.copy() for d in dcarry) or end
     elif dcarry:
-        dhs = dhs + at_end_vjp(dcarry[0], time, lengths)
+        ds = ds + at_end_vjp(dcarry[0], time, lengths)
         dcs = at_end_vjp(dcarry[1], time, lengths) if len(dcarry) > 1 else None
     dx = np.empty((batch, time, features) if inputs else 0, hx.dtype)
     dxs = to_time(dx, variant.reverse, None) if inputs else dx
     weight, back = params["input_weight"].T, params["hidden_weight"].T.copy()
+    first, *rest = reversed(blocks(time, batch, gates))
+    steps = max(block.stop - block.start for block in (first, *rest))
+    dzs, dhs = allocate(hx.dtype, (steps, batch, gates), (steps, batch, width))
     total: dict[str, Array] = {}
-    for block in reversed(blocks(time, batch, gates)):
-        steps = slice(block.start, block.stop + 1)
-        to_fill = np.empty((block.stop - block.start, batch, gates), hx.dtype)
-        now = Back(to_fill, dhs[block].copy(), None if dcs is None else dcs[block], end, back)
-        parts = tuple(part[steps] for part in carries)
-        grads = kernel.vjp(params, zs[block], parts, tuple(a[block] for a in kept), now)
-        dzs = rows(to_fill)
-        if kernel.project is None:
-            product = rows(hx[block]).T.dot(dzs)
-            grads["hidden_weight"], product = product[:width], product[width:]
-        else:
-            product = rows(hx[block, :, width:].copy()).T.dot(dzs)
-        grads["input_weight"], grads["bias"] = product[:-1], product[-1]
+    for block in (first, *rest):
+        steps = block.stop - block.start
+        to_fill, coming = dzs[:steps], dhs[:steps]
+        coming[...] = ds[block]
+        parts = tuple(part[block.start : block.stop + 1] for part in carries)
+        now = Back(to_fill, coming, None if dcs is None else dcs[block], end, back)
+        grads = kernel.vjp(params, parts, tuple(a[block] for a in kept), now)
+        dz = rows(to_fill)
+        grads["joint"] = rows(hx[block] if kernel.joint else hx[block, :, width:].copy()).T.dot(dz)
         if inputs:
-            dxs[block] = dzs.dot(weight).reshape(*to_fill.shape[:2], features)
+            dxs[block] = dz.dot(weight).reshape(steps, batch, features)
         for name in total:
             total[name] += grads[name]
         total = total or grads
+    product = total.pop("joint")
+    total["input_weight"], total["bias"] = product[-1 - features : -1], product[-1]
+    if kernel.joint:
+        total["hidden_weight"] = product[:width]
     if inputs and lengths is not None:
         dx = from_time(dxs, variant.reverse, lengths)
     return {name: total[name] for name in params}, dx, end
@@ -303,9 +338,10 @@ def recurrent(
     return stateless(
         kind,
         bind(_init, variant, init),
-        bind(_forward, variant),
+        bind(_forward, variant, True),
         bind(_vjp, variant),
         out_shape=bind(_out_shape, variant),
+        infer=bind(_infer, variant),
         param_vjp=bind(_param_vjp, variant),
         config={**config, "reverse": reverse, "returns": returns, "lengths": lengths, "carry": carry},
         build=build,
