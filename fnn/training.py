@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from os import PathLike
 from typing import Any, TypeAlias, TypeVar
@@ -172,6 +173,7 @@ def train(
     resume: TrainState | str | PathLike[str] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     compile: bool = True,
+    threads: int = 1,
 ) -> Result:
     """Trains from `params` until `epochs` epochs, or `steps` updates, have been made in all.
 
@@ -192,6 +194,10 @@ def train(
     compile: record the step when the form of a batch repeats, and replay it from planned memory, with the same bits
         (`fnn.compiled`). A step that cannot be recorded is run as it is, and the logger "fnn" says why in one line.
 
+    threads: split each batch over up to so many threads, each with BLAS on one, where the step has enough work in large
+        calls; where it has not, or layers look at the whole batch, it stays on one thread, and the logger says so.
+        Results differ in rounding from those of another number of threads, but never from run to run.
+
     Raises `NonFiniteError` when the loss or the parameters stop being finite: it says where that began, and holds the
     last good state; no checkpoint is written of bad ones.
     """
@@ -205,9 +211,6 @@ def train(
         _try_evaluation(model, run.train_state, evaluation, loss, metrics)
     if checkpoint is not None:
         check_saving_run(checkpoint, run)
-    step = make_step(model, loss, opt, penalty=penalty)
-    if compile:
-        step = compiled(step, report=_not_replayed, after=1)
     before, began = run.train_state, clock() - run.seconds
 
     def row_is_due(step: int) -> bool:
@@ -227,27 +230,28 @@ def train(
             raise explain(model, loss, data, before, run.train_state, penalty)
         return attrs.evolve(run, seconds=clock() - began)
 
-    try:
-        if run.weight and row_is_due(run.train_state.step):
-            run = with_row(run)  # an interrupt, or the end of a shorter training, left it out
-        stream = data.stream(run.train_state.key, run.train_state.step)
-        for batch in islice(stream, max(0, total - run.train_state.step)):
-            now = run.train_state
-            after, measured = step(now, batch)
-            value = float(measured["loss"])
-            if not math.isfinite(value):
-                raise explain(model, loss, data, before, now, penalty)
-            run, before = run.stepped(after, value, _weight(batch)), now
-            if row_is_due(after.step) and (after.step < total or after.step % per_epoch == 0):
-                run = with_row(run)
-            if checkpoint is not None and (after.step % save_every == 0 or after.step == total):
+    with _step_for(model, loss, opt, penalty, run.train_state.state, compile, positive("train", "threads", threads)) as step:
+        try:
+            if run.weight and row_is_due(run.train_state.step):
+                run = with_row(run)  # an interrupt, or the end of a shorter training, left it out
+            stream = data.stream(run.train_state.key, run.train_state.step)
+            for batch in islice(stream, max(0, total - run.train_state.step)):
+                now = run.train_state
+                after, measured = step(now, batch)
+                value = float(measured["loss"])
+                if not math.isfinite(value):
+                    raise explain(model, loss, data, before, now, penalty)
+                run, before = run.stepped(after, value, _weight(batch)), now
+                if row_is_due(after.step) and (after.step < total or after.step % per_epoch == 0):
+                    run = with_row(run)
+                if checkpoint is not None and (after.step % save_every == 0 or after.step == total):
+                    save_run(checkpoint, checked(run))
+        except KeyboardInterrupt as interrupt:
+            if checkpoint is not None:
                 save_run(checkpoint, checked(run))
-    except KeyboardInterrupt as interrupt:
-        if checkpoint is not None:
-            save_run(checkpoint, checked(run))
-            how = f"train(..., resume={str(checkpoint)!r}) goes on from there"
-            interrupt.add_note(f"saved step {run.train_state.step} to {checkpoint}; {how}")
-        raise
+                how = f"train(..., resume={str(checkpoint)!r}) goes on from there"
+                interrupt.add_note(f"saved step {run.train_state.step} to {checkpoint}; {how}")
+            raise
     run = checked(run)
     if run.weight:
         run = with_row(run)  # within an epoch, and not in the checkpoint: a longer training does not evaluate here
@@ -255,11 +259,39 @@ def train(
     return Result(now, best.params, best.state, run.history)
 
 
-def _not_replayed(reason: str) -> None:
-    """Says why steps are run as they are."""
+@contextmanager
+def _step_for(
+    model: Layer[X, Y],
+    loss: Loss[Y, T],
+    opt: GradientTransformation,
+    penalty: Penalty | None,
+    state: State,
+    compile: bool,
+    threads: int,
+) -> Iterator[Step[Batch[X, T]]]:
+    """The step to train with, on as many threads as it can use."""
+    step: Step[Batch[X, T]] = make_step(model, loss, opt, penalty=penalty)
+    if compile:
+        step = compiled(step, report=bind(_say, "steps are not compiled"), after=1)
+    if threads == 1:
+        yield step
+        return
+    from fnn.threads import ThreadedStep, undivided, workers
+
+    said = bind(_say, "steps stay on one thread")
+    if reason := undivided(model, loss, opt, state):
+        said(reason)
+        yield step
+        return
+    with workers(threads) as pool:
+        yield ThreadedStep(step, model, loss, opt, penalty, pool, threads, said)
+
+
+def _say(what: str, reason: str) -> None:
+    """One line to whom it may concern."""
     import logging
 
-    logging.getLogger("fnn").warning("fnn.train: steps are not compiled: %s", reason)
+    logging.getLogger("fnn").warning("train: %s: %s", what, reason)
 
 
 def _weight(batch: tuple[Any, ...]) -> float:

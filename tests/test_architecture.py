@@ -29,9 +29,13 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("contract",),
     ("layers", "combinators", "recurrence"),
     ("losses", "schedules", "optimizers", "metrics", "data", "checkpoint", "testing"),
-    ("history", "diagnosis", "reporting", "compile", "training"),
+    ("history", "diagnosis", "reporting", "compile", "threads", "training"),
 )
 """A module imports from its own level and those above it in this table. What is not listed may import everything."""
+
+
+OPTIONAL = {"fnn.threads": ("threadpoolctl",)}
+"""What modules of the core use where it is installed, and do without where it is not."""
 
 
 def level(module: str) -> int:
@@ -113,7 +117,8 @@ def test_other_packages_are_imported_where_they_are_used(module: str) -> None:
     others = {name for name in imports_at_once(module) if name.split(".")[0] != "fnn"}
     assert others <= {*sys.stdlib_module_names, "numpy", "attrs"}
     if level(module) < len(LEVELS):
-        assert imports(module) - set(SOURCES) <= {*sys.stdlib_module_names, "numpy", "attrs", "fnn"}
+        allowed = {*sys.stdlib_module_names, "numpy", "attrs", "fnn", *OPTIONAL.get(module, ())}
+        assert imports(module) - set(SOURCES) <= allowed
 
 
 @pytest.fixture(scope="module")

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import re
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 import pytest
 
+import fnn
 import fnn.optimizers as fo
+import fnn.training
 from fnn import tree
 from fnn.combinators import serial
 from fnn.compile import compiled
 from fnn.compile.replay import Compiled
-from fnn.contract import EVAL, Layer, Train, evaluator
+from fnn.contract import EVAL, Layer, Train, evaluator, layer, value_and_grad
 from fnn.history import TrainState
 from fnn.layers.activation import Relu, Tanh
+from fnn.layers.conv import Conv2D
 from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout
 from fnn.layers.norm import BatchNorm
-from fnn.losses import mse
+from fnn.layers.pool import MaxPool2D
+from fnn.layers.shape import Flatten
+from fnn.losses import mse, softmax_cross_entropy
 from fnn.optimizers import adam, sgd
 from fnn.random import Key
 from fnn.training import make_step
+from fnn.types import ShapeError
 from tests.case import Case
 from tests.cases import CASES
 from tests.losses import LOSSES, LossCase
+from tests.test_examples import EXAMPLES, SHORT, call
 from tests.test_optimizers import ROWS, Row
 
 CALLS = 4
@@ -146,3 +156,326 @@ def test_every_optimizer(row: Row) -> None:
         assert_same(expected, given)
     if row.label not in NOT_RECORDABLE:
         check_replayed(replayed)
+
+
+def test_the_random_numbers_are_those_of_the_step() -> None:
+    net = serial(Dropout(0.5), Dense(2))
+    step = make_step(net, mse, sgd(0.1))
+    replayed = compiled(step)
+    params = net.init(Key(0), (40,))
+    batch = np.ones((3, 40), np.float32), np.ones((3, 2), np.float32)
+    for k in (1, 2, 1, 3):
+        before = TrainState(k, params, {}, sgd(0.1).init(params), Key(k))
+        assert_same(step(before, batch), replayed(before, batch))
+    assert len(replayed.plans) == 1 and not replayed.reasons
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The first 20 steps of each training of an example, kept and compared at the end."""
+    kept: list[tuple[Any, Any]] = []
+    made: list[Compiled[..., Any]] = []
+
+    def checked(step: Any, **options: Any) -> Any:
+        replayed = compiled(step)
+        made.append(replayed)
+        steps = iter(range(20))
+
+        def both(before: TrainState, batch: Any) -> Any:
+            result = replayed(before, batch)
+            if next(steps, None) is not None:
+                kept.append((step(before, batch), result))
+            return result
+
+        return both
+
+    monkeypatch.setattr(fnn.training, "compiled", checked)
+    monkeypatch.setattr(fnn, "make_step", lambda *parts, **options: checked(make_step(*parts, **options)))
+    length = ["--epochs", "2"] if path.stem == "07_char_lm" else SHORT.get(path.stem, [])
+    call(path, monkeypatch, capsys, *length, "--out", str(tmp_path))
+    assert len(kept) >= 20
+    for expected, result in kept:
+        assert_same(expected, result)
+    for replayed in made:
+        check_replayed(replayed)
+
+
+# --- results are never overwritten -----------------------------------------------------------------------------------
+
+
+def some_net() -> tuple[Layer[Any, Any], Callable[[int], Any]]:
+    net = serial(Dense(16), BatchNorm(), Relu, Dropout(0.2), Dense(3))
+
+    def batch(seed: int) -> Any:
+        rng = np.random.default_rng(seed)
+        x, y = rng.standard_normal((8, 5), np.float32), rng.standard_normal((8, 3), np.float32)
+        x.setflags(write=False)
+        y.setflags(write=False)
+        return x, y
+
+    return net, batch
+
+
+def start(net: Layer[Any, Any], opt: Any, shape: Any) -> TrainState:
+    params = net.init(Key(0), shape)
+    return TrainState(0, params, net.init_state(shape), opt.init(params), Key(1))
+
+
+def test_a_view_keeps_its_numbers() -> None:
+    """Whoever holds a part of a result, even if nothing else of it is left, holds its memory."""
+    net, batch = some_net()
+    step = compiled(make_step(net, mse, adam(0.01)))
+    now = start(net, adam(0.01), (5,))
+    kept = []
+    for i in range(12):
+        now, _ = step(now, batch(i))
+        part = now.params["dense_0"]["weight"][1:3]
+        kept.append((part, part.copy(), now.opt_state, tree.map(np.array, now.opt_state)))
+    for part, copy, moments, copies in kept:
+        assert_same(part.tobytes(), copy.tobytes())
+        assert [a.tobytes() for a in map(np.asarray, tree.leaves(moments))] == [
+            a.tobytes() for a in map(np.asarray, tree.leaves(copies))
+        ]
+
+
+def test_changed_results_are_seen() -> None:
+    """A dict that was given may be changed by who holds it; the next step takes what is in it."""
+    net, batch = some_net()
+    plain = make_step(net, mse, sgd(0.01))
+    step = compiled(plain)
+    now = start(net, sgd(0.01), (5,))
+    for i in range(3):
+        now, _ = step(now, batch(i))
+    params = now.params
+    assert isinstance(params, dict)
+    params["dense_0"] = {**params["dense_0"], "bias": np.full(16, 3, np.float32)}
+    assert_same(plain(now, batch(4)), step(now, batch(4)))
+    params["batchnorm_1" if "batchnorm_1" in params else "dense_1"] = {}
+    with pytest.raises(Exception, match="(?i)dense|norm|weight|scale"):
+        step(now, batch(4))
+
+
+def test_four_threads_at_once() -> None:
+    net, batch = some_net()
+    plain = make_step(net, mse, adam(0.01))
+    step = compiled(plain)
+    step(start(net, adam(0.01), (5,)), batch(0))
+
+    def run(f: Any, seed: int) -> list[Any]:
+        now, found = start(net, adam(0.01), (5,)), []
+        for i in range(60):
+            now, metrics = f(now, batch(100 * seed + i))
+            found.append((now, metrics))
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda seed: run(step, seed), range(4)))
+    for seed, result in enumerate(results):
+        assert_same(run(plain, seed), result)
+    check_replayed(step)
+
+
+# --- what is run as it is --------------------------------------------------------------------------------------------
+
+
+def looks(x: Any) -> Any:
+    return x * 2 if x.sum() > 0 else -x
+
+
+def converts(x: Any) -> Any:
+    return x * float(x[0, 0])
+
+
+def masks(x: Any) -> Any:
+    return x[x > 0]
+
+
+def finds(x: Any) -> Any:
+    return np.nonzero(x)[0]
+
+
+def writes(x: Any) -> Any:
+    x[0] = 1
+    return x + 1
+
+
+def unknown(x: Any) -> Any:
+    return np.unique(x)
+
+
+def assigns(x: Any) -> Any:
+    table = np.arange(12, dtype=np.float32).reshape(3, 4)
+    table[1] = x[0]
+    return table
+
+
+def hides(x: Any) -> Any:
+    return np.array([float(v) for v in x[0]])
+
+
+def changes(x: Any) -> Any:
+    table = np.arange(4, dtype=np.float32)
+    first = x * table
+    table += 1
+    return first + x * table
+
+
+def tanh(x: Any) -> Any:
+    return np.tanh(x)
+
+
+def closure(x: Any) -> Any:
+    return lambda: x
+
+
+@pytest.mark.parametrize(
+    ("f", "reason"),
+    [
+        (looks, "contents"),
+        (converts, "contents"),
+        (masks, "boolean"),
+        (finds, "nonzero"),
+        (unknown, "unique"),
+        (assigns, "assigned"),
+        (hides, "contents"),
+        (changes, "changed"),
+        (closure, "function"),
+    ],
+)
+def test_a_function_that_cannot_be_recorded_runs_as_it_is(f: Any, reason: str) -> None:
+    said: list[str] = []
+    replayed = compiled(f, report=said.append)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        x = rng.standard_normal((3, 4), np.float32)
+        expected, given = f(x), replayed(x)
+        if f is not closure:
+            assert_same(expected, given)
+    assert len(said) == 1 and reason in said[0], said
+    assert "not replayed" in replayed.explain()
+
+
+def test_writing_to_arguments_is_done_as_it_is() -> None:
+    replayed = compiled(writes)
+    for _ in range(3):
+        x = np.zeros((3, 4), np.float32)
+        replayed(x)
+        assert (x[0] == 1).all()
+    assert "read-only" in replayed.reasons[0]
+
+
+def test_a_layer_that_looks_at_values_is_named() -> None:
+    def forward(params: Any, state: Any, x: Any, mode: Any) -> Any:
+        return (x if x.max() > 100 else 2 * x), state, None
+
+    def vjp(params: Any, cache: Any, dy: Any) -> Any:
+        return {}, 2 * dy
+
+    net = serial(Dense(3), layer("looking", lambda key, in_shape: {}, forward, vjp))
+    step = compiled(make_step(net, mse, sgd(0.1)))
+    x = np.ones((2, 4), np.float32)
+    step(start(net, sgd(0.1), (4,)), (x, np.ones((2, 3), np.float32)))
+    assert "looking" in step.reasons[0] and "bool" in step.reasons[0]
+
+
+def test_errors_are_those_of_the_function() -> None:
+    net = serial(Dense(3))
+    step = compiled(make_step(net, mse, sgd(0.1)))
+    now = start(net, sgd(0.1), (4,))
+    for _ in range(2):
+        with pytest.raises(ShapeError, match=r"Dense\(3\): expected input \(batch, ..., 4\)"):
+            step(now, (np.ones((2, 5), np.float32), np.ones((2, 3), np.float32)))
+    assert not step.plans
+
+
+def test_a_guard_that_fails_runs_the_function_which_says_why() -> None:
+    def f(output: Any, labels: Any) -> Any:
+        return softmax_cross_entropy().forward(output, labels, None)[0]
+
+    replayed = compiled(f)
+    output = np.random.default_rng(0).standard_normal((4, 3), np.float32)
+    for _ in range(2):
+        replayed(output, np.array([0, 1, 2, 1]))
+        with pytest.raises(ValueError, match="label"):
+            replayed(output, np.array([0, 1, 3, 1]))
+    check_replayed(replayed)
+    assert len(replayed.plans) == 1
+
+
+def test_shapes_that_change_every_step_stop_being_compiled() -> None:
+    said: list[str] = []
+    replayed = compiled(tanh, report=said.append)
+    for n in range(1, 20):
+        x = np.ones(n, np.float32)
+        assert_same(np.tanh(x), replayed(x))
+    assert len(replayed.plans) == 8 and len(said) == 1 and "forms" in said[0]
+
+
+def test_strides_belong_to_the_form() -> None:
+    """Sums of a transposed array are made in another order."""
+    replayed = compiled(lambda a: a.sum(axis=0))
+    x = np.random.default_rng(0).standard_normal((300, 7)).astype(np.float32)
+    for a in (x, np.asfortranarray(x), x[::2], x[:, ::2], x[::-1]):
+        for _ in range(2):
+            assert_same(a.sum(axis=0), replayed(a))
+    assert len(replayed.plans) == 5
+
+
+# --- what it says, and what it is called with ------------------------------------------------------------------------
+
+
+def test_explain_lists_calls_and_times() -> None:
+    net = serial(Dense(4), Tanh, Dense(2))
+    step = compiled(make_step(net, mse, sgd(0.1)))
+    batch = np.ones((3, 5), np.float32), np.ones((3, 2), np.float32)
+    assert "no plan" in step.explain()
+    now, _ = step(start(net, sgd(0.1), (5,)), batch)
+    text = step.explain()
+    assert "calls" in text and "bytes" in text and "tanh" in text and "float32[3, 4]" in text
+    timed = step.explain(profile=(now, batch), rounds=5)
+    times = [float(found) for found in re.findall(r"(\d+\.\d+) us ", timed)]
+    assert len(times) == len(step.plans[0].calls) and sum(times) > 0
+
+
+def test_arguments_by_name() -> None:
+    f = value_and_grad(serial(Dense(2)), mse)
+    replayed = compiled(f)
+    net = serial(Dense(2))
+    params = net.init(Key(0), (3,))
+    x, y, w = np.ones((4, 3), np.float32), np.ones((4, 2), np.float32), np.ones(4, np.float32)
+    for weight in (w, 2 * w):
+        expected = f(params, {}, x, y, Train(Key(0)), weight=weight)
+        assert_same(expected, replayed(params, {}, x, y, Train(Key(0)), weight=weight))
+    assert len(replayed.plans) == 1
+
+
+def test_inference() -> None:
+    net = serial(Dense(16), BatchNorm(), Relu, Dense(3))
+    params, state = net.init(Key(0), (5,)), net.init_state((5,))
+    apply = compiled(net.apply)
+    rng = np.random.default_rng(0)
+    for n in (1, 100, 1, 100):
+        x = rng.standard_normal((n, 5), np.float32)
+        assert_same(net.apply(params, x, state), apply(params, x, state))
+    assert len(apply.plans) == 2 and not apply.reasons
+
+
+def test_it_needs_no_more_memory() -> None:
+    """At most 15 % more than the plain step, which keeps the old state and the new one, too."""
+    net = serial(Conv2D(8, (5, 5)), Relu, MaxPool2D(2), Conv2D(16, (5, 5)), Relu, MaxPool2D(2), Flatten, Dense(10))
+    plain = make_step(net, mse, adam(0.01))
+    x, y = np.ones((32, 28, 28, 1), np.float32), np.ones((32, 10), np.float32)
+
+    def peak(step: Any) -> int:
+        now = start(net, adam(0.01), (28, 28, 1))
+        tracemalloc.start()
+        for _ in range(4):
+            tracemalloc.reset_peak()
+            now, _ = step(now, (x, y))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(compiled(plain)) <= 1.15 * peak(plain)
