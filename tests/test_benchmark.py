@@ -59,6 +59,21 @@ def test_every_workload_is_offered(name: str) -> None:
     CONTENDERS.build("products", work, weights, 1).start()(0)
 
 
+@pytest.mark.parametrize("name", ["W1", "W11a"])
+def test_fnn_replays_and_fnn_plain_does_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed: list[Any] = []
+
+    def compiled(function: Any) -> Any:
+        replayed.append(function)
+        return function
+
+    monkeypatch.setattr("fnn.compiled", compiled, raising=False)
+    weights = module("contenders.fnn").initial(WORKLOADS[name])
+    for contender, times in (("fnn_plain", 0), ("fnn", 1)):
+        CONTENDERS.build(contender, WORKLOADS[name], weights, 1)
+        assert len(replayed) == times
+
+
 @pytest.mark.parametrize("name", [name for name, work in WORKLOADS.items() if work.network == "mlp"])
 @pytest.mark.parametrize("contender", [c for c in WHERE if c not in ("fnn", "torch_compile")])
 def test_other_libraries_compute_the_same(contender: str, name: str) -> None:

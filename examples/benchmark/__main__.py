@@ -1,9 +1,9 @@
 """Times fnn against whichever of PyTorch, JAX, thinc and scikit-learn are installed, on small networks.
 
-W1 to W10 are training steps, W11a and W11b answers (to one input, and to a large batch), W12 a cold start. Each contender
-has a process of its own, pinned to as many cores as it has threads; all begin with the same weights and take the same
-batches. First they show that they compute the same losses, then they are timed in turns. `products` are the matrix
-products of a step alone: the floor. A contender that computes other losses makes the program end with an error.
+W1 to W10 are training steps, W11a and W11b answers (to one input, and to a large batch), W12 a cold start. Each
+contender has a process of its own, held to as many cores as it has threads; all begin with the same weights and take
+the same batches. First they show that they compute the same losses, then they are timed in turns. `products` are the
+matrix products of a step alone: the floor. A contender that computes other losses makes the program end with an error.
 
 Run: python -m examples.benchmark [--workloads W1,W4] [--contenders fnn,torch] [--threads 1,2] [--save out]
 """

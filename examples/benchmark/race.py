@@ -1,5 +1,5 @@
-"""Lets the contenders of a workload run in turns: each in a process of its own, all from the same weights; first they show
-that they compute the same losses, then they are timed in rounds of random order.
+"""Lets the contenders of a workload run in turns, each in a process of its own, all from the same weights: first they
+show that they compute the same losses, then they are timed in rounds of random order.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def _race(
                 note(process, why=f"other losses: {losses} instead of {expected}", failed=True)
     largest = max(results[process.contender].difference for process in agreeing) if agreeing else 0.0
     names = ", ".join(process.contender for process in agreeing if process.contender != FLOOR)
-    say(f"{work.name}, {threads} thread{'s' * (threads > 1)}: equal within {largest:.0e} (allowed: {TOLERANCE:.0e}): {names}")
+    title = f"{work.name}, {threads} thread{'s' * (threads > 1)}"
+    say(f"{title}: equal within {largest:.0e} (allowed: {TOLERANCE:.0e}): {names}")
 
     steps = {process: 2 for process in agreeing}
     for process in agreeing * 3:  # each time with a better idea of how many steps fill a round

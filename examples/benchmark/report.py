@@ -27,7 +27,8 @@ def medians(results: Sequence[Result], threads: int) -> Medians:
 
 def fastest(row: Mapping[str, float], but: str = "") -> float | None:
     """The shortest time of a workload; the floor is not in the race, nor is who begins with `but`."""
-    return min((us for name, us in row.items() if name != FLOOR and not (but and name.startswith(but))), default=None)
+    racing = [us for name, us in row.items() if name != FLOOR and not (but and name.startswith(but))]
+    return min(racing, default=None)
 
 
 def table(results: Sequence[Result], threads: int) -> str:
@@ -99,11 +100,12 @@ def draw(path: Path, results: Sequence[Result]) -> None:
         found: Any = medians(results, threads)
         for i, contender in enumerate(contenders):
             at = [(k, row[contender] / fastest(row)) for k, row in enumerate(found.values()) if contender in row]
-            places = [k + (i - (len(contenders) - 1) / 2) * 0.85 / len(contenders) for k, _ in at]
-            colour = "0.8" if contender == FLOOR else f"C{i}"
-            ratios = [ratio - 1 for _, ratio in at]
-            panel.bar(places, ratios, 0.85 / len(contenders), bottom=1, color=colour, label=contender)
+            places = [k + (i / len(contenders) - 0.5) * 0.6 for k, _ in at]
+            look = {"marker": "_", "color": "0.4"} if contender == FLOOR else {"color": f"C{i}"}
+            look |= {"marker": "D"} if contender == "fnn" else {}
+            panel.scatter(places, [ratio for _, ratio in at], s=60, label=contender, **look)
         panel.axhline(1, color="0.3", linewidth=0.8)
+        panel.grid(axis="y", alpha=0.3)
         panel.set(yscale="log", ylabel="time, fastest = 1", title=f"{threads} thread{'s' * (threads > 1)}")
         panel.set_xticks(range(len(found)), list(found))
     panels[0][0].legend(ncols=len(contenders), fontsize=8)

@@ -1,7 +1,7 @@
 """What is computed: networks, batches, losses and optimizers, stated once for all contenders.
 
 The numbers are random, since speed does not depend on them; they are the same in every process. Images are
-`(batch, height, width, channels)`, sequences `(batch, time, features)`; who needs another layout converts before timing.
+`(batch, height, width, channels)`, sequences `(batch, time, features)`; who needs another layout converts first.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Workload:
     """After its last."""
 
 
-_WIDE = (512, 512, 10)
+_WIDE, _TANH = (512, 512, 10), (50, 50, 10)
 _ALL = (
     Workload("W1", "1-25-1, batch 90", "mlp", (25, 1), (1,), 90, (1,), "mse", activation="sigmoid"),
     Workload("W2", "784-16-16-10, batch 64", "mlp", (16, 16, 10), (784,), 64, (10,), "mse", rate=1.0, last="sigmoid"),
     Workload("W3", "2-25-50-50-25-1, batch 800", "mlp", (25, 50, 50, 25, 1), (2,), 800, (1,), "sigmoid"),
-    Workload("W4", "784-50-50-10, batch 100", "mlp", (50, 50, 10), (784,), 100, (), "softmax", "momentum", 0.05, "tanh"),
+    Workload("W4", "784-50-50-10, batch 100", "mlp", _TANH, (784,), 100, (), "softmax", "momentum", 0.05, "tanh"),
     Workload("W5", "784-512-512-10, batch 128", "mlp", _WIDE, (784,), 128, (), "softmax", "adam", 1e-3),
     Workload("W6", "LeNet, batch 64", "lenet", (16, 32, 128, 10), (28, 28, 1), 64, (), "softmax", "adam", 1e-3),
     Workload("W7", "RNN 32, 50 steps, batch 32", "rnn", (32, 1), (50, 1), 32, (50, 1), "mse", "adam", 1e-3),

@@ -26,7 +26,7 @@ def _filled(*shape: int) -> NDArray[Any]:
 
 
 def _dense(rows: int, inputs: int, outputs: int, *, first: bool = False, times: int = 1) -> list[Product]:
-    """y = x w; dw = x' dy; dx = dy w', which a first layer does without. `times` is that of y and dx in a recurrence."""
+    """y = x w; dw = x' dy; dx = dy w', which a first layer leaves out. `times`: of y and dx in a recurrence."""
     x, w, dy = _filled(rows, inputs), _filled(inputs, outputs), _filled(rows, outputs)
     part = rows // times
     forward, back = _product(x[:part], w), _product(dy[:part], w.T)
@@ -95,7 +95,7 @@ NETWORKS = {
 
 
 def build(name: str, work: Workload, weights: Weights, threads: int) -> Job:
-    calls = [(np.dot if a.ndim == 2 else np.matmul, *product) for product in NETWORKS[work.network](work) for a in product[:1]]
+    calls = [(np.dot if a.ndim == 2 else np.matmul, a, b, out) for a, b, out in NETWORKS[work.network](work)]
 
     def step(i: int) -> None:
         for call, a, b, out in calls:

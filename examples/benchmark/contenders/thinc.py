@@ -1,5 +1,5 @@
-"""thinc, on its NumPy operations. It has layers with relu and sigmoid, plain SGD and Adam; the derivatives of losses are
-written out, as its own functions return them without the value.
+"""thinc, on its NumPy operations. It has layers with relu and sigmoid, plain SGD and Adam; the derivatives of losses
+are written out, as its own functions return them without the value.
 """
 
 from __future__ import annotations

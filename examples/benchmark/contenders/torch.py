@@ -1,6 +1,6 @@
-"""PyTorch. `torch` is eager, with the optimizers as they are by default: on a CPU, one parameter after another (`foreach`
-is the default on accelerators only). `torch_fused` takes their fused form; `torch_compile` does, too, and compiles the
-network together with its loss.
+"""PyTorch. `torch` is eager, with the optimizers as they are by default: on a CPU, one parameter after another
+(`foreach` is the default on accelerators only). `torch_fused` takes their fused form; `torch_compile` does, too, and
+compiles the network together with its loss.
 """
 
 from __future__ import annotations
