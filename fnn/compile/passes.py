@@ -5,7 +5,6 @@ Each pass takes the list of calls and gives a new one. None of them looks at tim
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -105,6 +104,151 @@ def _scalar(part: Any, dtype: np.dtype[Any]) -> Any:
         array.setflags(write=False)
         return View(Storage("constant", array.nbytes, array), 0, dtype, (), ())
     return part
+
+
+def with_whole_operands(calls: list[Call]) -> list[Call]:
+    """Operands without axes, or of one row, made as large as NumPy is fast with; each number is met by the same number.
+
+    `maximum(x, 0)` is several times slower than with an array of zeros, and the sum with a row than the sum with many
+    rows at once.
+    """
+    sizes: dict[tuple[bytes, np.dtype[Any]], int] = {}
+    for call in calls:
+        for j in _numbers(call):
+            key = _number_key(call.args[j])
+            sizes[key] = max(sizes.get(key, 0), call.outs[0].size)
+    wholes = {key: _constant(np.frombuffer(key[0], key[1]), size) for key, size in sizes.items()}
+    found: list[Call] = []
+    for call in calls:
+        args = list(call.args)
+        for j in _numbers(call):
+            whole, out = wholes[_number_key(args[j])], call.outs[0]
+            args[j] = View(whole, 0, out.dtype, out.shape, contiguous_strides(out.shape, out.dtype.itemsize))
+        if args != list(call.args):
+            call = Call(call.f, call.name, tuple(args), {}, "out", call.outs, positional=call.positional)
+        found += _with_rows(call)
+    return found
+
+
+def _number_key(view: View) -> tuple[bytes, np.dtype[Any]]:
+    return _content(view) or b"", view.dtype
+
+
+def _constant(number: np.ndarray[Any, Any], size: int) -> Storage:
+    array = np.repeat(number, size)
+    array.setflags(write=False)
+    return Storage("constant", array.nbytes, array)
+
+
+def _numbers(call: Call) -> list[int]:
+    """Which arguments of `maximum` or `minimum` are constants without axes, beside an array in C order."""
+    if call.f not in (np.maximum, np.minimum) or call.keywords or call.how != "out" or len(call.args) != 2:
+        return []
+    out = call.outs[0]
+    if not out.contiguous or out.size < 2:
+        return []
+    for j, (part, other) in enumerate((call.args, call.args[::-1])):
+        if isinstance(part, View) and isinstance(other, View) and part.shape == () and _content(part) is not None:
+            if other.shape == out.shape and other.contiguous and part.dtype == other.dtype == out.dtype:
+                return [j]
+    return []
+
+
+ROW = 1 << 11
+"""Numbers that rows repeated side by side have together, at most."""
+
+
+def _with_rows(call: Call) -> list[Call]:
+    """A function of an array and a row, as one of longer rows: the row is repeated first."""
+    if call.f not in EXACT or call.keywords or call.how != "out" or len(call.args) != 2 or len(call.outs[0].shape) < 2:
+        return [call]
+    out = call.outs[0]
+    n, m = out.size // max(1, out.shape[-1]), out.shape[-1]
+    side = next((j for j in (0, 1) if _is_row(call.args[j], out) and _is_full(call.args[1 - j], out)), None)
+    times = max((k for k in range(1, min(n, ROW // max(1, m)) + 1) if n % k == 0), default=1)
+    if side is None or not _is_full(out, out) or m < 2 or times < 4 or n < 8:
+        return [call]
+    row, size = call.args[side], out.dtype.itemsize
+    table = Storage("scratch", times * m * size)
+    tile = View(table, 0, out.dtype, (times, m), (m * size, size))
+    source = View(row.storage, row.offset, row.dtype, (m,), row.strides[-1:])
+    shape = (n // times, times * m)
+
+    def long(view: View) -> View:
+        return View(view.storage, view.offset, view.dtype, shape, contiguous_strides(shape, size))
+
+    args = [long(call.args[1 - side])] * 2
+    args[side] = View(table, 0, out.dtype, shape[1:], (size,))
+    return [
+        Call(np.copyto, "copyto", (tile, source), {}, "write", (tile,)),
+        Call(call.f, call.name, tuple(args), {}, "out", (long(out),), positional=True),
+    ]
+
+
+def _is_row(part: Any, out: View) -> bool:
+    """Whether it has only the last axis of the result."""
+    if not isinstance(part, View) or part.dtype != out.dtype or not part.shape or part.shape[-1] != out.shape[-1]:
+        return False
+    return part.size == part.shape[-1]
+
+
+def _is_full(part: Any, out: View) -> bool:
+    return isinstance(part, View) and part.shape == out.shape and part.dtype == out.dtype and part.contiguous
+
+
+# --- equal calls brought together ------------------------------------------------------------------------------------
+
+
+def levelled(calls: list[Call]) -> list[list[Call]]:
+    """Groups of calls, in order. Those with several are equal calls on single numbers that do not need each other."""
+    found: list[list[Call]] = []
+    window: list[Call] = []
+    for call in calls:
+        if call.how == "value" and not any(True for _ in call.reads()):
+            found.append([call])
+        elif call.f in EXACT and call.how == "out" and not call.keywords and len(window) < 512:
+            window.append(call)
+        else:
+            found += _grouped(window)
+            window = []
+            found.append([call])
+    return [*found, *_grouped(window)]
+
+
+def _grouped(window: list[Call]) -> list[list[Call]]:
+    """By level: one more than the highest of the calls before that touch what a call writes, or write what it reads."""
+    groups: dict[Any, list[Call]] = {}
+    touched: dict[int, list[tuple[int, bool, int, int]]] = {}
+    for call in window:
+        spans = [(id(view.storage), written, *_extent(view)) for view, written in _touches(call)]
+        level = 0
+        for name, written, low, high in spans:
+            for other, other_written, start, stop in touched.get(name, ()):
+                if (written or other_written) and start < high and low < stop:
+                    level = max(level, other + 1)
+        for name, written, low, high in spans:
+            touched.setdefault(name, []).append((level, written, low, high))
+        groups.setdefault((level, call.name, _likeness(call)), []).append(call)
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+
+
+def _likeness(call: Call) -> tuple[Any, ...]:
+    """What calls have in common that can be one."""
+    out = call.outs[0]
+    parts: list[Any] = []
+    for part in call.args:
+        if isinstance(part, Variable):
+            parts.append(part.index)
+        elif isinstance(part, View):
+            same = part.shape == out.shape and part.dtype == out.dtype and part.shape != ()
+            parts.append("array" if same else _content(part) or part.place)
+        else:
+            parts.append(repr(part))
+    return call.f, out.dtype, *parts
+
+
+def _touches(call: Call) -> list[tuple[View, bool]]:
+    return [*[(view, False) for view in call.reads()], *[(view, True) for view in call.outs]]
 
 
 # --- arguments that are looked at in parts -------------------------------------------------------------------------
@@ -245,9 +389,17 @@ def _can_move(
 
 
 def _overlaps(view: View, low: int, high: int) -> bool:
+    start, stop = _extent(view)
+    return start < high and low < stop
+
+
+def _extent(view: View) -> tuple[int, int]:
+    """The bytes of the storage from the first to the last element."""
+    if view.size == 0:
+        return view.offset, view.offset
     start = view.offset + sum(min(0, (n - 1) * stride) for n, stride in zip(view.shape, view.strides))
-    stop = view.offset + sum(max(0, (n - 1) * stride) for n, stride in zip(view.shape, view.strides)) + view.dtype.itemsize
-    return view.size > 0 and start < high and low < stop
+    stop = view.offset + sum(max(0, (n - 1) * stride) for n, stride in zip(view.shape, view.strides))
+    return start, stop + view.dtype.itemsize
 
 
 def _parts_of(call: Call) -> list[Call]:
@@ -289,88 +441,83 @@ def _without(sizes: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 
 class Packs:
-    """Runs of the same call over several arrays, made one call over arrays that lie one after the other.
+    """Equal calls over several arrays, made one call over arrays that lie one after the other.
 
-    Arguments that come back as results (`pairs`: storage of the argument to that of the result) are laid out alike.
+    Arguments that come back as results (`pairs`: storage of the argument to the view of the result) are laid out alike.
     """
 
-    def __init__(self, calls: list[Call], pairs: dict[int, Storage], fixed: set[int]) -> None:
-        self.calls = calls
+    def __init__(self, groups: list[list[Call]], pairs: dict[int, View], fixed: set[int]) -> None:
+        self.groups = groups
         self.pairs = pairs
         self.fixed = fixed
         self.moved: Moved = {}
 
     def run(self) -> list[Call]:
-        calls, end = list(self.calls), len(self.calls)
-        while end > 0:
-            start = end - 1
-            while start > 0 and _alike(calls[start - 1], calls[end - 1]):
-                start -= 1
-            if end - start > 1 and (packed := self._packed(calls, start, end)) is not None:
-                calls[start:end] = [packed]
-            end = start
-        return relocated(calls, self.moved)
+        """The calls; from the last to the first, since results say how arrays should lie."""
+        found: list[Call] = []
+        for group in reversed(self.groups):
+            packed = self._packed(group) if len(group) > 1 else None
+            found += group[::-1] if packed is None else [packed]
+        return relocated(found[::-1], self.moved)
 
-    def _packed(self, calls: list[Call], start: int, end: int) -> Call | None:
-        run = calls[start:end]
+    def _packed(self, run: list[Call]) -> Call | None:
+        if not run[0].outs[0].shape or not self._independent(run):
+            return None
         columns = [[self._where(call.outs[0]) for call in run]]
         scalars: dict[int, Any] = {}
         for j in range(len(run[0].args)):
             column = [self._where(call.args[j]) for call in run]
             if all(isinstance(part, View) and part.shape == out.shape for part, out in zip(column, columns[0])):
                 columns.append(column)
-            elif all(_same_scalar(part, column[0]) for part in column):
+            else:
                 scalars[j] = column[0]
-            else:
-                return None
-        if not self._independent(run):
+        if not all(view.contiguous and view.dtype == run[0].outs[0].dtype for column in columns for view in column):
             return None
-        order: list[int] | None = None
-        free = []
-        for column in columns:
-            if not all(view.contiguous for view in column):
+        places = [[self._place(view) for view in column] for column in columns]
+        order = _order(places)
+        joins: dict[tuple[int, ...], list[Storage]] = {}
+        for column, where in zip(columns, places):
+            if len({view.storage.kind == "carried" for view in column}) > 1:
                 return None
-            if len({id(view.storage) for view in column}) == 1:
-                own = sorted(range(len(column)), key=lambda k: column[k].offset)
-                if not _consecutive([column[k] for k in own]) or order is not None and own != order:
-                    return None
-                order = own
-            elif all(view.whole for view in column) and len({id(view.storage) for view in column}) == len(column):
-                free.append(column)
-            else:
+            parts = _segments([where[k] for k in order], [column[k] for k in order])
+            if parts is None:
                 return None
-        order = list(range(len(run))) if order is None else order
-        joins = []
-        for column in free:
-            storages = [column[k].storage for k in order]
-            if any(id(s) in self.fixed for s in storages) or any(self._is_taken(s) for s in storages):
-                return None
-            if all(s.kind == "carried" for s in storages):
-                if [id(self.pairs.get(id(s))) for s in storages] != [id(columns[0][k].storage) for k in order]:
-                    return None
-                continue
-            if any(s.kind != "scratch" for s in storages):
-                return None
-            joins.append(storages)
-        joined = [id(storage) for storages in joins for storage in storages]
-        if len({*joined}) < len(joined):
+            if len(parts) > 1:
+                storages = [self.pairs.get(id(view.storage), view).storage for view in (column[k] for k in order)]
+                distinct = {id(storage): storage for storage in storages}
+                joins[tuple(distinct)] = [*distinct.values()]
+        joined = [storage for storages in joins.values() for storage in storages]
+        if len({id(s) for s in joined}) < len(joined) or not all(self._can_join(storage) for storage in joined):
             return None
-        for storages in joins:
+        for storages in joins.values():
             self._join(storages)
         size = sum(view.size for view in columns[0])
-        whole = iter([self._span(column, order, size) for column in columns])
+        whole = iter([self._span(column[order[0]], size) for column in columns])
         out = next(whole)
         args = tuple([scalars[j] if j in scalars else next(whole) for j in range(len(run[0].args))])
         return Call(run[0].f, run[0].name, args, {}, "out", (out,), positional=run[0].positional)
+
+    def _place(self, view: View) -> tuple[int, int, int]:
+        """In which storage a view lies, from where on, and how large that is; carried arguments lie as their results."""
+        if view.storage.kind == "carried":
+            pair = self.pairs[id(view.storage)]
+            result, offset = pair.storage, pair.offset
+            while id(result) in self.moved:
+                result, more = self.moved[id(result)]
+                offset += more
+            return -id(result), offset + view.offset, result.nbytes  # in another slot
+        return id(view.storage), view.offset, view.storage.nbytes
+
+    def _can_join(self, storage: Storage) -> bool:
+        if storage.kind != "scratch" or id(storage) in self.fixed or id(storage) in self.moved:
+            return False
+        return all(storage is not whole for whole, _ in self.moved.values())
 
     def _where(self, part: Any) -> Any:
         if isinstance(part, View) and id(part.storage) in self.moved:
             storage, offset = self.moved[id(part.storage)]
             return part.moved(storage, part.offset + offset)
         return part
-
-    def _is_taken(self, storage: Storage) -> bool:
-        return id(storage) in self.moved or any(storage is whole for whole, _ in self.moved.values())
 
     def _independent(self, run: list[Call]) -> bool:
         """Whether no call of the run reads what another writes."""
@@ -390,44 +537,45 @@ class Packs:
             self.moved[id(storage)] = whole, offset
             offset += storage.nbytes
 
-    def _span(self, column: list[View], order: list[int], size: int) -> View:
-        first = self._where(column[order[0]])
+    def _span(self, first: View, size: int) -> View:
+        first = self._where(first)
         return View(first.storage, first.offset, first.dtype, (size,), (first.dtype.itemsize,))
+
+
+def _order(places: list[list[tuple[int, int, int]]]) -> list[int]:
+    """The order in which some operand lies in one storage already; else that of the calls."""
+    for column in places:
+        if len({name for name, _, _ in column}) == 1:
+            return sorted(range(len(column)), key=lambda k: column[k][1])
+    return list(range(len(places[0])))
+
+
+def _segments(places: list[tuple[int, int, int]], views: list[View]) -> list[int] | None:
+    """The storages in turn; `None` unless each view begins where the one before ends.
+
+    Where there are several storages, all of each must be covered: they can then be joined.
+    """
+    names: list[int] = []
+    end = 0
+    for i, ((name, offset, size), view) in enumerate(zip(places, views)):
+        if names and names[-1] == name:
+            if offset != end:
+                return None
+        else:
+            if name in names or names and (places[i - 1][2] != end or offset != 0):
+                return None
+            names.append(name)
+        end = offset + view.nbytes
+    if len(names) > 1 and (places[0][1] != 0 or places[-1][2] != end):
+        return None
+    return names
 
 
 def _span_of(view: View) -> tuple[int, int]:
     return view.offset, view.offset + view.nbytes
 
 
-def _alike(call: Call, other: Call) -> bool:
-    return (
-        call.f is other.f
-        and call.f in EXACT
-        and call.how == other.how == "out"
-        and not call.keywords
-        and not other.keywords
-        and len(call.args) == len(other.args)
-        and call.outs[0].dtype == other.outs[0].dtype
-        and all(view.dtype == call.outs[0].dtype for view in (*call.reads(), *other.reads()))
-        and len(call.outs[0].shape) > 0
-    )
-
-
-def _consecutive(column: list[View]) -> bool:
-    return all(a.offset + a.nbytes == b.offset for a, b in zip(column, column[1:]))
-
-
 def _content(view: View) -> bytes | None:
     """The bytes of a constant."""
     array = view.storage.array
     return array.tobytes() if array is not None and view.storage.kind == "constant" else None
-
-
-def _same_scalar(part: Any, other: Any) -> bool:
-    if isinstance(part, Variable):
-        return isinstance(other, Variable) and part.index == other.index
-    if isinstance(part, View):
-        if not isinstance(other, View) or part.shape != () or other.shape != () or part.dtype != other.dtype:
-            return False
-        return part.place == other.place or (_content(part) is not None and _content(part) == _content(other))
-    return type(part) is type(other) and bool(operator.eq(part, other))

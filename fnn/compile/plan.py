@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 
 from fnn.compile.allocation import aligned, allocate
-from fnn.compile.passes import Moved, Packs, placed, with_cheap_calls, with_copied_arguments, without_dead
+from fnn.compile.passes import (
+    Moved,
+    Packs,
+    levelled,
+    placed,
+    with_cheap_calls,
+    with_copied_arguments,
+    with_whole_operands,
+    without_dead,
+)
 from fnn.compile.program import NotRecordable, Variable, View
 from fnn.compile.recorder import Live, Recorder, Traced
 from fnn.compile.slots import Layout, Pool, Slot, array_at, block
@@ -183,15 +192,15 @@ class Plan:
         kept = [out.view.storage for out in outs]
         wanted = [leaf for leaf in found if isinstance(leaf, Variable)]
         calls = without_dead(recorder.calls, kept, wanted)
-        calls = with_cheap_calls(calls)
+        calls = with_whole_operands(with_cheap_calls(calls))
         loose_arguments = {i: view for i, view in wholes.items() if i not in carried}
         calls, moved = with_copied_arguments(calls, loose_arguments, [out.view for out in outs])
         self._move(outs, moved)
         calls, moved = placed(calls, {id(storage) for storage in kept})
         self._move(outs, moved)
-        storages = {id(wholes[i].storage): out.view.storage for i, out in carried.items()}
+        pairs_of = {id(wholes[i].storage): out.view for i, out in carried.items()}
         loose = {id(out.view.storage) for out in outs if out not in carried.values()}
-        packs = Packs(calls, storages, loose)
+        packs = Packs(levelled(calls), pairs_of, loose)
         calls = packs.run()
         self._move(outs, packs.moved)
         self.calls = calls
