@@ -157,7 +157,7 @@ def log1p_exp(x: Array) -> Array:
     np.negative(e, out=e)
     np.exp(e, out=e)
     u = e + 1
-    l = np.log(u)
+    l: Array = np.log(u)
     e += 1 - u
     e /= u
     l += e

@@ -182,7 +182,7 @@ def attend_vjp(
             np.exp(p, out=p)
             p *= scale[block.queries][..., None, :]
         d = dy5[block.queries]
-        ds = v[block.keys] @ d.swapaxes(-1, -2)
+        ds: Array = v[block.keys] @ d.swapaxes(-1, -2)
         if key is not None and kept < LEVELS:
             drawn = draw_mask(key.fold_in(i), kept, p.shape)
             weights, ds = masked(kept, drawn, p), masked(kept, drawn, ds)
@@ -233,7 +233,7 @@ def _triangle(n: int, dtype: np.dtype[Any]) -> Array:
 
 def _bias(mask: Mask, queries: int, dtype: np.dtype[Any]) -> Array:
     """What a mask adds to the logits: (batch, keys, queries)."""
-    bias = np.where(mask, 0, -np.inf).astype(dtype) if mask.dtype == bool else mask
+    bias: NDArray[Any] = np.where(mask, 0, -np.inf).astype(dtype) if mask.dtype == bool else mask
     if mask.ndim == 2:
         return np.broadcast_to(bias[:, :, None], (*mask.shape, queries))
     return bias.swapaxes(-1, -2).copy()
