@@ -39,8 +39,8 @@ Mask: TypeAlias = NDArray[np.bool_] | Array
 #   dv = P dy            dP = v dy'           ds = P (dP - D)           dq = ds' k           dk = ds q
 #
 # All of it stands keys by queries, the transpose of what papers print: the softmax then reduces over rows, which NumPy
-# does three times as fast, and every small product has its second factor in the order that BLAS is fast with. Work goes
-# in blocks that fit the second-level cache; what lies wholly in the future of a causal block is not computed.
+# does faster. The products read the heads where they stand. Work goes in blocks that fit the second-level cache; what
+# lies wholly in the future of a causal block is not computed.
 
 BLOCK = 2**17
 """How many logits a block has at most, if it has more than one head."""
@@ -182,7 +182,7 @@ def attend_vjp(
             np.exp(p, out=p)
             p *= scale[block.queries][..., None, :]
         d = dy5[block.queries]
-        ds = v[block.keys] @ np.ascontiguousarray(d.swapaxes(-1, -2))
+        ds: Array = v[block.keys] @ d.swapaxes(-1, -2)
         if key is not None and kept < LEVELS:
             drawn = draw_mask(key.fold_in(i), kept, p.shape)
             weights, ds = masked(kept, drawn, p), masked(kept, drawn, ds)
@@ -213,7 +213,7 @@ def _kept(who: str, dropout: float) -> int:
 def _logits(q5: Array, k: Array, bias: Array | None, causal: bool, block: _Block) -> Array:
     """`s = k q' + mask` of a block: (examples, groups, keys, queries), a new array."""
     examples, _, _, queries = block.queries
-    s: Array = k[block.keys] @ np.ascontiguousarray(q5[block.queries].swapaxes(-1, -2))
+    s: Array = k[block.keys] @ q5[block.queries].swapaxes(-1, -2)
     if causal:
         part = s[:, :, queries]
         part += _triangle(part.shape[-1], s.dtype)
@@ -233,10 +233,10 @@ def _triangle(n: int, dtype: np.dtype[Any]) -> Array:
 
 def _bias(mask: Mask, queries: int, dtype: np.dtype[Any]) -> Array:
     """What a mask adds to the logits: (batch, keys, queries)."""
-    bias = np.where(mask, 0, -np.inf).astype(dtype) if mask.dtype == bool else mask
+    bias: NDArray[Any] = np.where(mask, 0, -np.inf).astype(dtype) if mask.dtype == bool else mask
     if mask.ndim == 2:
         return np.broadcast_to(bias[:, :, None], (*mask.shape, queries))
-    return np.ascontiguousarray(bias.swapaxes(-1, -2))
+    return bias.swapaxes(-1, -2).copy()
 
 
 def _grouped(a: Array, k: Array) -> Array:

@@ -29,7 +29,7 @@ def dense_param_vjp(params: Params, x: Array, dy: Array) -> Params:
     if x.ndim > 2:
         x, dy = rows(x), rows(dy)
     weight = x.T.dot(dy)
-    return {"weight": weight, "bias": ones(len(dy), dy.dtype).dot(dy)} if "bias" in params else {"weight": weight}
+    return {"weight": weight, "bias": dy.T.dot(ones(len(dy), dy.dtype))} if "bias" in params else {"weight": weight}
 
 
 def dense_input_vjp(params: Params, x: Array, dy: Array) -> Array:

@@ -69,7 +69,7 @@ def layer_norm_vjp(axes: int, params: Params, cache: Rows, dy: Array) -> tuple[P
         d = np.subtract(rows[i], mean[i, None], out=scratch[: len(r[i])])
         part = np.multiply(dys[i], d, out=dx[i])
         d_scale += r[i].dot(part)
-        d_bias += ones(len(d), dy.dtype).dot(dys[i])
+        d_bias += dys[i].T.dot(ones(len(d), dy.dtype))
         d *= _times_cube(part.dot(scale), r[i], n)[:, None]
         d += _times(dys[i].dot(scale), r[i], n)[:, None]
         np.dot(r[i, None], scale[None], out=part)

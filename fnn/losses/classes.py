@@ -118,7 +118,7 @@ def one_hot_rows(kind: str, labels: Ints, classes: int, dtype: np.dtype[Any], ig
         counts = column != ignore
         found &= counts
         kept = np.count_nonzero(counts)
-    if unexpected(np.count_nonzero(found) != kept):
+    if unexpected(np.not_equal(np.count_nonzero(found), kept)):
         check_labels(kind, labels, classes, ignore)
     rows: Array = found.astype(dtype)
     return rows

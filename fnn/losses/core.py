@@ -67,7 +67,7 @@ def _mean_forward(
     if weight is None:
         n = len(l)
         if n:
-            return np.asarray(ones(n, l.dtype).dot(l) / n), (cache, 1 / n)
+            return np.asarray(l.dot(ones(n, l.dtype)) / n), (cache, 1 / n)
         raise ShapeError(f"{kind}: the batch has no examples")
     dl = shares(kind, example_weights(kind, weight, l))
     return np.asarray(dl.dot(l)), (cache, dl)

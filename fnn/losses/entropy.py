@@ -9,6 +9,7 @@ import numpy as np
 
 from fnn.check import fraction, number
 from fnn.contract import Loss
+from fnn.layers.activation import log1p_exp
 from fnn.layers.softmax import row_max
 from fnn.losses.classes import Classes, Targets, checked_classes, class_forward, class_loss, class_vjp
 from fnn.losses.core import elementwise, example_means, like_output, loss
@@ -182,10 +183,7 @@ def sigmoid_cross_entropy_forward(
         s = 1 - u
         u = u * positive_weight
         s += u
-    l = np.abs(logits)
-    np.negative(l, out=l)
-    np.exp(l, out=l)
-    np.log1p(l, out=l)
+    l = log1p_exp(logits)
     m = np.maximum(logits, 0)
     if s is not None:
         l *= s

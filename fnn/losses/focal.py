@@ -9,6 +9,7 @@ import numpy as np
 
 from fnn.check import not_negative, number
 from fnn.contract import Loss
+from fnn.layers.activation import log1p_exp
 from fnn.layers.softmax import row_max
 from fnn.losses.classes import Targets, checked_classes, class_loss
 from fnn.losses.core import elementwise
@@ -23,7 +24,7 @@ def focal_term(gamma: float, u: Array) -> tuple[Array, Array]:
 
     Since log sigmoid(u) = -softplus(-u), the power is `exp(-gamma softplus(-u))`: no overflow, full accuracy.
     """
-    small = np.log1p(np.exp(-np.abs(u)))
+    small = log1p_exp(u)
     plus = np.maximum(u, 0) + small
     s = sigmoid(u)
     power = np.exp((small - np.minimum(u, 0)) * -gamma)

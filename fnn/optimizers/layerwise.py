@@ -393,4 +393,4 @@ def orthogonal(h: Array, iterations: int, eps: float) -> Array:
         gram *= b
         mixed += gram
         x = a * x + mixed.dot(x)
-    return np.ascontiguousarray(x.T if h.shape[0] > h.shape[1] else x)
+    return x.T.copy() if h.shape[0] > h.shape[1] else x

@@ -95,8 +95,8 @@ def _filled(grads: Any, params: Any) -> Any:
 SMALL = 1 << 13
 """Leaves below this size are worked on together, so that many small ones cost few calls."""
 
-SLICE = 1 << 16
-"""Larger leaves are worked on in slices of this size, a handful of which fit the second-level cache."""
+SLICE = 1 << 17
+"""Larger leaves are worked on in slices of this size, a handful of which the caches hold."""
 
 Moments: TypeAlias = Array
 """One vector with a number for every parameter: those of all small leaves, then of each large one, by sorted names."""
