@@ -4,7 +4,7 @@ A layer is a pair of functions (forward, vjp), a network is a layer made of laye
 read-only arrays, an optimizer is a pair (init, update), and `train` is a loop without hidden state.
 """
 
-from fnn import initializers, memory, tree
+from fnn import initializers, tree
 from fnn.checkpoint import CheckpointError, load, load_arrays, load_metadata, save
 from fnn.combinators import (
     Record,
@@ -206,8 +206,6 @@ from fnn.schedules import (
 )
 from fnn.training import Result, evaluate, iterate, make_step, train
 from fnn.types import Array, Ints, Params, ShapeError, State, bind
-
-memory.keep_freed_memory()
 
 __all__ = [
     "AdaptiveAvgPool2D",

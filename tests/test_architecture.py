@@ -24,7 +24,7 @@ FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in sorted(
 SOURCES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("types", "tree", "random", "recordable", "memory"),
+    ("types", "tree", "random", "recordable"),
     ("initializers", "check"),
     ("contract",),
     ("layers", "combinators", "recurrence"),
