@@ -199,6 +199,13 @@ def _is_full(part: Any, out: View) -> bool:
 # --- equal calls brought together ------------------------------------------------------------------------------------
 
 
+LITTLE = 1 << 13
+"""Numbers of an array whose calls cost as much as its numbers."""
+
+TOGETHER = 1 << 16
+"""Numbers that arrays may have together to be worked on at once: more do not stay in the second-level cache."""
+
+
 def levelled(calls: list[Call]) -> list[list[Call]]:
     """Groups of calls, in order. Those with several are equal calls on single numbers that do not need each other."""
     found: list[list[Call]] = []
@@ -216,6 +223,23 @@ def levelled(calls: list[Call]) -> list[list[Call]]:
 
 
 def _grouped(window: list[Call]) -> list[list[Call]]:
+    """The window by levels; large arrays, which are worked on slice by slice, stay where they are, and part it."""
+    groups = _by_level(window)
+    if all(sum(call.outs[0].size for call in group) <= TOGETHER for group in groups):
+        return groups
+    found: list[list[Call]] = []
+    part: list[Call] = []
+    for call in window:
+        if call.outs[0].size <= LITTLE:
+            part.append(call)
+        else:
+            found += _by_level(part)
+            part = []
+            found.append([call])
+    return [*found, *_by_level(part)]
+
+
+def _by_level(window: list[Call]) -> list[list[Call]]:
     """By level: one more than the highest of the calls before that touch what a call writes, or write what it reads."""
     groups: dict[Any, list[Call]] = {}
     touched: dict[int, list[tuple[int, bool, int, int]]] = {}
