@@ -1,9 +1,9 @@
 """A training step on several threads: each takes a part of the batch, and the gradients are summed in a fixed order.
 
-Pure functions have nothing to lock, and NumPy lets other threads run while it computes. It pays where a step consists of
-large calls; where it consists of many small ones, threads wait for each other, so there the step stays on one thread. The
-rule that decides looks at the calls of the step, never at a clock: a run gives the same bits as another with as many
-threads.
+Pure functions have nothing to lock, and NumPy lets other threads run while it computes. It pays where a step consists
+of large calls; where it consists of many small ones, threads wait for each other; there the step stays on one.
+The rule that decides looks at the calls of the step, never at a clock: a run gives the same bits as another with as
+many threads.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _warn(threads: int) -> None:
     if threads * blas > cores:
         warnings.warn(
             f"train: {threads} threads, with up to {blas} of BLAS each, on {cores} cores get in each other's way; "
-            'install threadpoolctl (pip install "fnn[threads]"), or set OPENBLAS_NUM_THREADS=1 before numpy is imported',
+            'install threadpoolctl (pip install "fnn[threads]"), or set OPENBLAS_NUM_THREADS=1 before importing numpy',
             RuntimeWarning,
             stacklevel=4,
         )

@@ -1,8 +1,9 @@
 """Replaying pure functions from planned memory. `compiled` is the way in; all cleverness about speed lives here.
 
-`recorder` runs a function once and notes its NumPy calls (`program`), `passes` make the list shorter, `allocation` and
-`slots` say where arrays lie, `source` writes the function that a `plan` runs, and `replay` chooses the plan for the
-arguments. None of it is loaded before it is used.
+`recorder` runs a function once on `stand_ins` and notes its NumPy calls (`program`; `functions` and `namespace` say
+how). `passes`, `placement` and `packs` make the list shorter, `allocation` and `slots` say where arrays lie, `source`
+writes the function that a `plan` runs, and `replay` chooses the plan for the arguments. Nothing is loaded before it is
+used.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def compiled(
-    f: Callable[P, R], *, report: Callable[[str], None] | None = None, after: int = 0
-) -> Compiled[P, R]:
+def compiled(f: Callable[P, R], *, report: Callable[[str], None] | None = None, after: int = 0) -> Compiled[P, R]:
     """A function with the same arguments and the same results, bit for bit, that replays `f` from planned memory.
 
     f: a pure function made of fnn and NumPy, such as a step of `make_step`, `value_and_grad(...)` or `model.apply`.

@@ -20,8 +20,8 @@ def aligned(n: int) -> int:
 def allocate(calls: list[Call], fixed: set[int], kept: set[int]) -> tuple[dict[int, int], int]:
     """The offset of each scratch storage (by id), and the size of all. Storages whose ids are `fixed` lie elsewhere.
 
-    A storage lives from its first write to its last use, or to the end if it is to be `kept`. A result takes the place of an operand that is used for the
-    last time, where a function of single numbers reads each before it writes it.
+    A storage lives from its first write to its last use, or to the end if it is to be `kept`. A result takes the place
+    of an operand that is used for the last time, where a function of single numbers reads each before it writes it.
     """
     first: dict[int, int] = {}
     last: dict[int, int] = {}
@@ -61,9 +61,7 @@ def allocate(calls: list[Call], fixed: set[int], kept: set[int]) -> tuple[dict[i
     return offsets, free.size
 
 
-def _donor(
-    call: Call, out: View, i: int, last: dict[int, int], offsets: dict[int, int], heirs: set[int]
-) -> int | None:
+def _donor(call: Call, out: View, i: int, last: dict[int, int], offsets: dict[int, int], heirs: set[int]) -> int | None:
     """The storage of an operand that the result can replace."""
     if not isinstance(call.f, np.ufunc) or call.f.signature is not None or call.how != "out" or not out.whole:
         return None

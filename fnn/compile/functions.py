@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fnn.compile.program import Call, NotRecordable
-from fnn.compile.recorder import Recorder, Traced, run, traces
+from fnn.compile.recorder import Recorder
+from fnn.compile.stand_ins import Traced, run, traces
 
 _CLIP: Any = getattr(np, "_core").umath.clip
 """The ufunc that `np.clip` calls."""
@@ -135,7 +136,10 @@ _COPIED = {
 def _reduction(ufunc: np.ufunc) -> Rule:
     def rule(recorder: Recorder, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         a, *rest = args
-        named = {"axis": None, **dict(zip(("axis", "dtype", "out") if ufunc in (np.add, np.multiply) else ("axis", "out"), rest))}
+        named = {
+            "axis": None,
+            **dict(zip(("axis", "dtype", "out") if ufunc in (np.add, np.multiply) else ("axis", "out"), rest)),
+        }
         named |= {k: v for k, v in keywords.items() if v is not np._NoValue}
         return ufunc.reduce(a, **{k: v for k, v in named.items() if not (k in ("dtype", "out") and v is None)})
 

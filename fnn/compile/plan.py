@@ -12,18 +12,12 @@ from typing import Any
 import numpy as np
 
 from fnn.compile.allocation import aligned, allocate
-from fnn.compile.passes import (
-    Moved,
-    Packs,
-    levelled,
-    placed,
-    with_cheap_calls,
-    with_copied_arguments,
-    with_whole_operands,
-    without_dead,
-)
+from fnn.compile.packs import Packs, levelled
+from fnn.compile.passes import with_cheap_calls, with_copied_arguments, with_whole_operands, without_dead
+from fnn.compile.placement import Moved, placed
 from fnn.compile.program import NotRecordable, Variable, View
-from fnn.compile.recorder import Live, Recorder, Traced
+from fnn.compile.recorder import Recorder
+from fnn.compile.stand_ins import Live, Traced
 from fnn.compile.slots import Layout, Pool, Slot, array_at, block
 from fnn.compile.source import Source, function_code
 from fnn.compile.structure import ArrayLeaf, Node, Static, ValueLeaf, field_names, is_record, leaf_signatures
@@ -131,7 +125,11 @@ def carried_pairs(signatures: tuple[Any, ...], form: Any, first: list[int]) -> d
 
 def _matches(signature: Any, form: Any, numbers: Any, pairs: dict[int, Out]) -> bool:
     if isinstance(signature, Node):
-        if not isinstance(form, Node) or form.kind is not signature.kind or len(form.children) != len(signature.children):
+        if (
+            not isinstance(form, Node)
+            or form.kind is not signature.kind
+            or len(form.children) != len(signature.children)
+        ):
             return False
         if form.kind is dict and form.names != signature.names:
             return False
@@ -238,7 +236,9 @@ class Plan:
         for i, call in enumerate(calls):
             self.source.call(i, call)
         self._finish(leaves, form, found, outs)
-        for storage in {id(view.storage): view.storage for call in calls for view in (*call.reads(), *call.outs)}.values():
+        for storage in {
+            id(view.storage): view.storage for call in calls for view in (*call.reads(), *call.outs)
+        }.values():
             if storage.kind != "constant":
                 storage.array = None
 
@@ -269,7 +269,9 @@ class Plan:
             elif isinstance(leaf, Out) and leaf.leaf < 0 and id(leaf) not in names:
                 exits.append(self._exit(leaf))
                 names[id(leaf)] = f"r[{len(exits) - 1}]"
-        used = sorted({view.storage.source for call in self.calls for view in call.reads() if view.storage.kind == "argument"})
+        used = sorted(
+            {view.storage.source for call in self.calls for view in call.reads() if view.storage.kind == "argument"}
+        )
         used = sorted({*used, *(out.view.storage.source for out in outs if out.view.storage.kind == "argument")})
         values = [i for i, leaf in enumerate(leaves) if isinstance(leaf, ValueLeaf)]
         self._variables = {i: k for k, i in enumerate(values)}
@@ -300,7 +302,9 @@ class Plan:
             return f"{name}[()]"
         return f"{name}.copy('K')" if out.writeable else f"{self.source.constant(_protected)}({name})"
 
-    def _make_entry(self, leaves: list[Any], form: Any, names: dict[int, str], used: list[int], values: list[int]) -> None:
+    def _make_entry(
+        self, leaves: list[Any], form: Any, names: dict[int, str], used: list[int], values: list[int]
+    ) -> None:
         entry = Entry(leaves, set(self.carried))
         for k, signature in enumerate(self.signatures):
             entry.open(signature, f"args[{k}]")
@@ -363,11 +367,15 @@ class Plan:
             return entry.constant(form.value)
         children = [self._result(child, names, entry) for child in form.children]
         if form.kind is dict:
-            return "{" + ", ".join(f"{entry.constant(name)}: {child}" for name, child in zip(form.names, children)) + "}"
+            return (
+                "{" + ", ".join(f"{entry.constant(name)}: {child}" for name, child in zip(form.names, children)) + "}"
+            )
         listed = ", ".join(children)
         if form.kind is list:
             return f"[{listed}]"
-        return f"({listed}{',' if children else ''})" if form.kind is tuple else f"{entry.constant(form.kind)}({listed})"
+        return (
+            f"({listed}{',' if children else ''})" if form.kind is tuple else f"{entry.constant(form.kind)}({listed})"
+        )
 
     def _new(self) -> Instance:
         return Instance(self)

@@ -13,6 +13,9 @@ import numpy as np
 
 Strides = tuple[int, ...]
 
+EXACT = {np.add, np.subtract, np.multiply, np.true_divide, np.sqrt, np.square, np.negative, np.absolute}
+"""Functions of single numbers that give the same bits wherever in memory the numbers lie."""
+
 
 class NotRecordable(Exception):
     """The function does something that a replay could not repeat; the message says what."""
@@ -125,7 +128,7 @@ class Call:
 
     @property
     def estimate(self) -> float:
-        """Seconds it may take: products at 4e10 operations, all else at 1e10 bytes a second. Depends on shapes alone."""
+        """Seconds, by shapes alone: products at 4e10 operations a second, all else at 1e10 bytes."""
         found = [*self.reads(), *self.outs]
         if self.name in ("dot", "matmul") and self.outs and len(self.args[0].shape) > 0:
             inner: int = self.args[0].shape[-1]
@@ -201,3 +204,18 @@ def bounds(array: np.ndarray[Any, Any]) -> tuple[int, int]:
         else:
             stop += (n - 1) * stride
     return start, stop + array.itemsize
+
+
+def extent(view: View) -> tuple[int, int]:
+    """The bytes of the storage from the first to the last element."""
+    if view.size == 0:
+        return view.offset, view.offset
+    start = view.offset + sum(min(0, (n - 1) * stride) for n, stride in zip(view.shape, view.strides))
+    stop = view.offset + sum(max(0, (n - 1) * stride) for n, stride in zip(view.shape, view.strides))
+    return start, stop + view.dtype.itemsize
+
+
+def content(view: View) -> bytes | None:
+    """The bytes of a constant."""
+    array = view.storage.array
+    return array.tobytes() if array is not None and view.storage.kind == "constant" else None

@@ -153,7 +153,9 @@ class _Named:
         return self.f(*args[:n], **dict(zip(self.names, args[n:])))
 
 
-def record(f: Callable[..., Any], signatures: tuple[Any, ...], leaves: list[Any], pools: dict[Any, Pool]) -> tuple[Plan, Any]:
+def record(
+    f: Callable[..., Any], signatures: tuple[Any, ...], leaves: list[Any], pools: dict[Any, Pool]
+) -> tuple[Plan, Any]:
     """The plan of a function for arguments of these signatures, and the result of the run that was recorded."""
     described = [leaf for signature in signatures for leaf in leaf_signatures(signature)]
     with recording(functions.call) as recorder:
@@ -187,5 +189,3 @@ def reason_of(error: Exception) -> str:
     what = str(error) if isinstance(error, NotRecordable) else f"{type(error).__name__}: {error}"
     where = [note.removeprefix("in ") for note in getattr(error, "__notes__", ()) if note.startswith("in ")]
     return f"{where[0]}: {what}" if where else what.splitlines()[0] if what else type(error).__name__
-
-

@@ -47,9 +47,7 @@ class Source:
     parameters `p0, ...` and `q0, ...`; other arguments are `a0, ...`, Python values `v0, ...`.
     """
 
-    def __init__(
-        self, place: Callable[[View], tuple[str, int]], arguments: dict[int, View], values: list[Any]
-    ) -> None:
+    def __init__(self, place: Callable[[View], tuple[str, int]], arguments: dict[int, View], values: list[Any]) -> None:
         self.place = place
         """Where a view lies: `arena`, `in`, `out` or `argument`, and the offset there."""
         self.arguments = arguments
@@ -111,7 +109,11 @@ class Source:
         array = view.storage.array
         assert array is not None
         if view.place not in self._parts:
-            same = (view.offset, view.shape, view.strides) == (address(array) - bounds(array)[0], array.shape, array.strides)
+            same = (view.offset, view.shape, view.strides) == (
+                address(array) - bounds(array)[0],
+                array.shape,
+                array.strides,
+            )
             part = array if same and view.dtype == array.dtype else part_of(array, view)
             self._parts[view.place] = self.constant(part)
         return self._parts[view.place]
@@ -208,9 +210,7 @@ class Source:
         lines = [*self.lines, f"return ({''.join(f'{result}, ' for result in results)})"]
         if timed:
             marks = [f"; T[{i}] += clock() - t0; t0 = clock()" if i is not None else "" for i in self.of_call]
-            lines = [
-                line if line.startswith("if ") else line + mark for line, mark in zip(lines, [*marks, ""])
-            ]
+            lines = [line if line.startswith("if ") else line + mark for line, mark in zip(lines, [*marks, ""])]
             lines.insert(0, "t0 = clock()")
         return function_code(name, parameters, lines)
 
