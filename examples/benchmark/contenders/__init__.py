@@ -40,6 +40,7 @@ class NotOffered(Exception):
 MODULES = {
     "fnn": "fnn",
     "fnn_plain": "fnn",
+    "fnn_threads": "fnn",
     "torch": "torch",
     "torch_fused": "torch",
     "torch_compile": "torch",
