@@ -17,6 +17,7 @@ import numpy as np
 from fnn.contract import Layer, Mode, layer, no_params, same_shape
 from fnn.check import fraction
 from fnn.layers.erf import upper_tail
+from fnn.layers.window import in_order
 from fnn.types import EMPTY, Array, Params, State, bind
 
 C = TypeVar("C")
@@ -293,9 +294,7 @@ def relu(x: Array) -> tuple[Array, Array]:
 
 def relu_vjp(y: Array, dy: Array) -> Array:
     """`dx = dy where y > 0, else 0`."""
-    dx = (y > 0).astype(dy.dtype)
-    dx *= dy
-    return dx
+    return np.multiply(in_order(dy, y), y > 0)
 
 
 # --- leaky relu: y' = 1 where y > 0, else slope ----------------------------------------------------------------------

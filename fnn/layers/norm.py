@@ -24,6 +24,7 @@ from fnn import initializers, tree
 from fnn.contract import Layer, Mode, Train, layer, stateless
 from fnn.initializers import Initializer
 from fnn.check import feature_shape, fraction, input_error, positive
+from fnn.layers.abreast import channel_rows, channel_sums, from_rows, is_abreast
 from fnn.random import Key
 from fnn.types import Array, Params, Shape, ShapeError, State, bind, ones
 
@@ -439,20 +440,20 @@ def batch_norm_forward(
 ) -> tuple[Array, State, Batch]:
     """Train: normalises by the statistics of the batch and moves the running ones. Eval: normalises by the latter.
 
-    The cache is x as `(1, all positions, channels)`, mean, r, and whether these two depend on x.
+    The cache is x as `(1, all positions, channels)`, mean, r, and whether these two depend on x. Where the images are
+    abreast in memory, x is `(height, channels, N)`, and mean and r are `(channels,)`.
     """
     _check_input("BatchNorm", 2, params, x)
     _check_state(state, x)
     m, channels = math.prod(x.shape[:-1]), x.shape[-1]
+    if isinstance(mode, Train) and m < 2:
+        raise ShapeError(f"BatchNorm: training needs a batch of more than one number per channel, got {x.shape}")
+    if is_abreast(x):
+        return _batch_norm_rows(decay, eps, params, state, x, mode)
     flat = x.reshape(1, m, channels)
     if isinstance(mode, Train):
-        if m < 2:
-            raise ShapeError(f"BatchNorm: training needs a batch of more than one number per channel, got {x.shape}")
         y, mean, var, r = _normalise(flat, channels, eps, params)
-        state = {
-            "mean": _moved(decay, state["mean"], mean[0, :channels]),
-            "var": _moved(decay, state["var"], var[0, :channels] * (m / (m - 1))),
-        }
+        state = _moved_state(decay, state, mean[0, :channels], var[0, :channels], m)
         return y.reshape(x.shape), state, ((flat, mean, r), True)
     wide = _wide(flat)
     mean, var = state["mean"].astype(x.dtype, copy=False), state["var"].astype(x.dtype, copy=False)
@@ -466,6 +467,8 @@ def batch_norm_forward(
 def batch_norm_vjp(params: Params, cache: Batch, dy: Array) -> tuple[Params, Array]:
     """Train: the derivative through the statistics too. Eval: `dx = dy r s`, and the same `ds` and `db`."""
     (x, mean, r), train = cache
+    if mean.ndim == 1:
+        return _batch_norm_rows_vjp(params, cache, dy)
     channels = x.shape[2]
     if train:
         return _normalise_vjp(channels, params, (x, mean, r), dy)
@@ -505,6 +508,65 @@ def BatchNorm(
         draws=False,
         build=BatchNorm,
     )
+
+
+def _batch_norm_rows(
+    decay: float, eps: float, params: Params, state: State, x: Array, mode: Mode
+) -> tuple[Array, State, Batch]:
+    """`batch_norm_forward` of images abreast: rows of N numbers belong to one channel."""
+    rows = channel_rows(x)
+    train, m = isinstance(mode, Train), rows.size // rows.shape[1]
+    y = np.empty(rows.shape, x.dtype)
+    if train:
+        mean = channel_sums(rows) * (1 / m)
+        var = _centre_rows(rows, mean, y) * (1 / m)
+        state = _moved_state(decay, state, mean, var, m)
+    else:
+        mean, var = state["mean"].astype(x.dtype, copy=False), state["var"].astype(x.dtype, copy=False)
+        np.subtract(rows, mean[:, None], out=y)
+    r = 1 / np.sqrt(var + eps)
+    y *= (r * _scale(params, len(r), x.dtype))[:, None]
+    if "bias" in params:
+        y += params["bias"][:, None]
+    return from_rows(y, x.shape), state, ((rows, mean, r), train)
+
+
+def _batch_norm_rows_vjp(params: Params, cache: Batch, dy: Array) -> tuple[Params, Array]:
+    """`dx = r s (dy - S / m - d r**2 T / m)`; in Eval mode `dx = r s dy`."""
+    (rows, mean, r), train = cache
+    dys, m = channel_rows(dy), rows.size // rows.shape[1]
+    dx = np.empty(rows.shape, dy.dtype)
+    s, t = channel_sums(dys), _centre_rows(rows, mean, dx, dys)
+    factor = (r * _scale(params, len(r), dy.dtype))[:, None]
+    if train:
+        slope, offset = (t * r * r * (1 / m))[:, None], (s * (1 / m))[:, None]
+        for i in _row_blocks(len(rows), rows[0].size):
+            part = dx[i]
+            part *= slope
+            part += offset
+            np.subtract(dys[i], part, out=part)
+            part *= factor
+    else:
+        np.multiply(dys, factor, out=dx)
+    return _grads(params, t * r, s), from_rows(dx, dy.shape)
+
+
+def _centre_rows(rows: Array, mean: Array, d: Array, other: Array | None = None) -> Array:
+    """Writes `d = x - mean`, and gives the sums of `d other` for each channel (of `d d` if there is no other)."""
+    sums = np.empty(rows.shape[:2], rows.dtype)
+    for i in _row_blocks(len(rows), rows[0].size):
+        part = np.subtract(rows[i], mean[:, None], out=d[i])
+        np.vecdot(part, part if other is None else other[i], out=sums[i])
+    total: Array = ones(len(sums), rows.dtype).dot(sums)
+    return total
+
+
+def _moved_state(decay: float, state: State, mean: Array, var: Array, m: int) -> State:
+    """The running statistics after this batch of m numbers a channel."""
+    return {
+        "mean": _moved(decay, state["mean"], mean),
+        "var": _moved(decay, state["var"], var * (m / (m - 1))),
+    }
 
 
 def _moved(decay: float, old: Array, batch: Array) -> Array:

@@ -169,15 +169,16 @@ def layout(axes: int, channels: int | str = "channels", batch: bool = True) -> s
     return f"({', '.join((*(('batch',) if batch else ()), *names, str(channels)))})"
 
 
-# --- padding arrays --------------------------------------------------------------------------------------------------
+# --- arrays --------------------------------------------------------------------------------------------------------
 
 
 def pad(x: Array, pads: Pairs, value: float = 0.0) -> Array:
-    """`x` with `value` around its spatial axes; x itself if there is nothing to add."""
+    """`x` with `value` around its spatial axes, in the same order in memory; x itself if there is nothing to add."""
     if not any(map(any, pads)):
         return x
     shape = (len(x), *(a + n + b for n, (a, b) in zip(x.shape[1:], pads)), x.shape[-1])
-    padded = np.full(shape, value, x.dtype) if value else np.zeros(shape, x.dtype)
+    padded = np.empty_like(x, shape=shape)
+    padded.fill(value)
     padded[inner(pads, x.shape[1:-1])] = x
     return padded
 
@@ -196,6 +197,15 @@ def taps(offset: tuple[int, ...], g: Geometry) -> tuple[slice, ...]:
 def crop(x: Array, pads: Pairs) -> Array:
     """The inverse of `pad`: a view of `x` without what stands around it."""
     return x if not any(map(any, pads)) else x[inner(pads, tuple(n - a - b for n, (a, b) in zip(x.shape[1:], pads)))]
+
+
+def in_order(a: Array, like: Array) -> Array:
+    """`a`, with its axes in memory in the order of an array of its shape: itself, or a copy."""
+    if a.strides == like.strides:
+        return a
+    copy = np.empty_like(like, dtype=a.dtype)
+    copy[...] = a
+    return copy
 
 
 def volume(shape: Shape) -> int:
