@@ -16,8 +16,8 @@ import numpy as np
 
 from fnn.contract import Layer, Mode, layer, no_params, same_shape
 from fnn.check import fraction
+from fnn.layers.abreast import in_order
 from fnn.layers.erf import upper_tail
-from fnn.layers.window import in_order
 from fnn.types import EMPTY, Array, Params, State, bind
 
 C = TypeVar("C")
@@ -60,6 +60,8 @@ def _forward(
 
 
 def _vjp(f: Callable[[C, Array], Array], params: Params, cache: C, dy: Array) -> tuple[Params, Array]:
+    if dy.ndim > 2:
+        dy = in_order(dy, cache[0] if isinstance(cache, tuple) else cache)
     return EMPTY, f(cache, dy)
 
 
@@ -294,7 +296,7 @@ def relu(x: Array) -> tuple[Array, Array]:
 
 def relu_vjp(y: Array, dy: Array) -> Array:
     """`dx = dy where y > 0, else 0`."""
-    return np.multiply(in_order(dy, y), y > 0)
+    return np.multiply(dy, y > 0)
 
 
 # --- leaky relu: y' = 1 where y > 0, else slope ----------------------------------------------------------------------

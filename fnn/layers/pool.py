@@ -15,7 +15,8 @@ import numpy as np
 
 from fnn.contract import Layer, no_params, stateless
 from fnn.check import feature_shape
-from fnn.layers.window import Geometry, Padding, Sizes, Window, crop, geometry, in_order, layout, pad, window
+from fnn.layers.abreast import channel_rows, from_rows, in_order, is_abreast
+from fnn.layers.window import Geometry, Padding, Sizes, Window, crop, geometry, layout, pad, window
 from fnn.types import EMPTY, Array, Ints, Params, Shape, ShapeError, bind
 
 C = TypeVar("C")
@@ -131,9 +132,9 @@ def _max_axis_vjp(x: Array, y: Array, dy: Array, g: Geometry, axis: int, dx: Arr
 
 def average_forward(
     who: str, shape: Window, count_padding: bool, params: Params, x: Array
-) -> tuple[Array, tuple[int, ...]]:
-    """`y[o] = sum over k of x[o s + k - p] / n[o]`; the cache is the shape of x."""
-    return average_infer(who, shape, count_padding, params, x), x.shape
+) -> tuple[Array, tuple[Shape, bool]]:
+    """`y[o] = sum over k of x[o s + k - p] / n[o]`; the cache is the shape of x, and whether it is abreast in memory."""
+    return average_infer(who, shape, count_padding, params, x), (x.shape, is_abreast(x))
 
 
 def average_infer(who: str, shape: Window, count_padding: bool, params: Params, x: Array) -> Array:
@@ -150,11 +151,14 @@ def average_infer(who: str, shape: Window, count_padding: bool, params: Params, 
 
 
 def average_vjp(
-    who: str, shape: Window, count_padding: bool, params: Params, cache: tuple[int, ...], dy: Array
+    who: str, shape: Window, count_padding: bool, params: Params, cache: tuple[Shape, bool], dy: Array
 ) -> tuple[Params, Array]:
     """`dx[i] = sum of dy[o] / n[o]` over the windows o that hold i."""
-    g = geometry(who, shape, cache[1:])
-    dx = np.empty_like(dy, shape=cache)
+    in_shape, together = cache
+    if together:
+        dy = from_rows(channel_rows(dy), dy.shape)
+    g = geometry(who, shape, in_shape[1:])
+    dx = np.empty_like(dy, shape=in_shape)
     share = _share(g, count_padding, dy)
     for images in _parts(dx):
         given: Array = dy[images] * share

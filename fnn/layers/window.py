@@ -169,7 +169,7 @@ def layout(axes: int, channels: int | str = "channels", batch: bool = True) -> s
     return f"({', '.join((*(('batch',) if batch else ()), *names, str(channels)))})"
 
 
-# --- arrays --------------------------------------------------------------------------------------------------------
+# --- padding arrays --------------------------------------------------------------------------------------------------
 
 
 def pad(x: Array, pads: Pairs, value: float = 0.0) -> Array:
@@ -197,15 +197,6 @@ def taps(offset: tuple[int, ...], g: Geometry) -> tuple[slice, ...]:
 def crop(x: Array, pads: Pairs) -> Array:
     """The inverse of `pad`: a view of `x` without what stands around it."""
     return x if not any(map(any, pads)) else x[inner(pads, tuple(n - a - b for n, (a, b) in zip(x.shape[1:], pads)))]
-
-
-def in_order(a: Array, like: Array) -> Array:
-    """`a`, with its axes in memory in the order of an array of its shape: itself, or a copy."""
-    if a.strides == like.strides:
-        return a
-    copy = np.empty_like(like, dtype=a.dtype)
-    copy[...] = a
-    return copy
 
 
 def volume(shape: Shape) -> int:
