@@ -11,7 +11,7 @@ from fnn.contract import Eval, Layer, Train
 from fnn.layers import abreast
 from fnn.layers.activation import Relu, Tanh
 from fnn.layers.conv import Conv1D, Conv2D, ConvTranspose2D
-from fnn.layers.norm import BatchNorm
+from fnn.layers.norm import BatchNorm, GroupNorm, InstanceNorm
 from fnn.layers.pool import AvgPool2D, MaxPool1D, MaxPool2D
 from fnn.random import Key
 from fnn.testing import check_vjp
@@ -43,6 +43,9 @@ KEEP: list[tuple[Images, tuple[int, ...]]] = [
     (BatchNorm(), (5, 8, 3)),
     (BatchNorm(scale_init=None, bias_init=None), (5, 8, 3)),
     (BatchNorm(), (8, 3)),
+    (GroupNorm(2), (5, 8, 4)),
+    (GroupNorm(1), (8, 3)),
+    (InstanceNorm(), (5, 8, 3)),
     (MaxPool2D(2), (6, 8, 3)),
     (MaxPool2D(3, 2, "same"), (5, 8, 3)),
     (MaxPool1D(2), (8, 3)),
