@@ -60,8 +60,8 @@ def _forward(
 
 
 def _vjp(f: Callable[[C, Array], Array], params: Params, cache: C, dy: Array) -> tuple[Params, Array]:
-    like: Any = cache[0] if isinstance(cache, tuple) else cache
-    return EMPTY, f(cache, in_order(dy, like) if dy.ndim > 2 else dy)
+    like: Any = cache[0] if isinstance(cache, tuple) and cache else cache
+    return EMPTY, f(cache, in_order(dy, like) if dy.ndim > 2 and isinstance(like, np.ndarray) else dy)
 
 
 def _infer(kind: str, f: Callable[[Array], Array], params: Params, state: State, x: Array) -> Array:
