@@ -13,7 +13,7 @@ import pytest
 from fnn import tree
 from fnn.contract import EVAL, Layer
 from fnn.initializers import normal
-from fnn.layers import blocks, correlate
+from fnn.layers import abreast, blocks, correlate
 from fnn.layers.conv import (
     Conv1D,
     Conv2D,
@@ -87,21 +87,24 @@ OPTIONS: list[tuple[int, tuple[int, ...], int, int, Any, int]] = [
     if padding != "valid" or all((k - 1) * dilation < n for k, n in zip(kernel, SIZES[axes][0]))
 ]
 WAYS = {
-    "as it is": (1 << 18, 10**6, 48),
-    "small blocks": (60, 10**6, 48),
-    "a row at a time": (1, 700, 0),
-    "cut": (2000, 5000, 0),
+    "as it is": {},
+    "small blocks": {(blocks, "SCRATCH"): 60},
+    "a row at a time": {(blocks, "SCRATCH"): 1, (correlate, "_SMALL"): 700, (correlate, "_FEW"): 0},
+    "cut": {(blocks, "SCRATCH"): 2000, (correlate, "_SMALL"): 5000, (correlate, "_FEW"): 0},
+    "abreast": {(abreast, "IMAGES"): 1, (abreast, "ROW"): 1},
+    "abreast, some rows": {(abreast, "IMAGES"): 1, (abreast, "ROW"): 1, (abreast, "LINES"): 1500},
+    "abreast, a row at a time": {(abreast, "IMAGES"): 1, (abreast, "ROW"): 1, (abreast, "LINES"): 1},
 }
-"""Scratch, small products, few channels."""
+"""Sizes from which on something is done in another way."""
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("axes", SIZES)
 def test_the_three_products_are_what_they_say(axes: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every combination of options, in every way to compute them: blocks of all sizes, products cut or whole."""
-    for owner, name, value in zip((blocks, correlate, correlate), ("SCRATCH", "_SMALL", "_FEW"), WAYS[way]):
+    for (owner, name), value in WAYS[way].items():
         monkeypatch.setattr(owner, name, value)
-    options = [option for option in OPTIONS if option[0] == axes][:: 1 if way == "as it is" else 3]
+    options = [option for option in OPTIONS if option[0] == axes][:: 1 if way in ("as it is", "abreast") else 3]
     assert len(options) >= 15
     for _, kernel, stride, dilation, padding, groups in options:
         space = SIZES[axes][0]

@@ -17,6 +17,7 @@ import numpy as np
 
 from fnn.contract import Layer, Mode, layer, no_params, same_shape
 from fnn.check import fraction
+from fnn.layers.abreast import in_order
 from fnn.layers.erf import upper_tail
 from fnn.types import EMPTY, Array, Params, State, bind
 
@@ -60,7 +61,8 @@ def _forward(
 
 
 def _vjp(f: Callable[[C, Array], Array], params: Params, cache: C, dy: Array) -> tuple[Params, Array]:
-    return EMPTY, f(cache, dy)
+    like: Any = cache[0] if isinstance(cache, tuple) and cache else cache
+    return EMPTY, f(cache, in_order(dy, like) if dy.ndim > 2 and isinstance(like, np.ndarray) else dy)
 
 
 def _infer(kind: str, f: Callable[[Array], Array], params: Params, state: State, x: Array) -> Array:
@@ -322,9 +324,7 @@ def relu(x: Array) -> tuple[Array, Array]:
 
 def relu_vjp(y: Array, dy: Array) -> Array:
     """`dx = dy where y > 0, else 0`."""
-    dx = (y > 0).astype(dy.dtype)
-    dx *= dy
-    return dx
+    return np.multiply(dy, y > 0)
 
 
 # --- leaky relu: y' = 1 where y > 0, else slope ----------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Convolutions in one, two and three spatial axes, channels last; the arithmetic is in `correlate` and `window`.
 
-What neural networks call a convolution is a correlation: the kernel is not mirrored. The cache is the input.
+What neural networks call a convolution is a correlation: the kernel is not mirrored. The cache is the input,
+in the order in memory that suits.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from fnn.combinators import named, serial
 from fnn.contract import Layer, stateless
 from fnn.initializers import Initializer, he_normal, zeros
 from fnn.check import feature_shape, input_error, positive
-from fnn.layers.correlate import correlate, correlate_input, correlate_weight, swapped
-from fnn.layers.dense import rows
+from fnn.layers.correlate import bias_gradient, correlate, correlate_input, correlate_weight, ordered, swapped
 from fnn.layers.window import Geometry, Padding, Sizes, Window, geometry, layout, transposed, window
 from fnn.random import Key
-from fnn.types import Array, Params, Shape, ShapeError, bind, ones
+from fnn.types import Array, Params, Shape, ShapeError, bind
 
 
 class Conv(NamedTuple):
@@ -41,18 +41,21 @@ class Conv(NamedTuple):
 def conv_forward(conv: Conv, params: Params, x: Array) -> tuple[Array, Array]:
     """`y[o] = sum over k of x[o s + k d - p] W[k] + b`; the cache is x."""
     g = _check(conv, params, x)
+    x = ordered(x, g, _groups(conv, x))
     return correlate(x, params["weight"], params.get("bias"), g, _groups(conv, x)), x
 
 
 def conv_param_vjp(conv: Conv, params: Params, x: Array, dy: Array) -> Params:
     """`dW[k] = sum of x[o s + k d - p]' dy[o]` and `db = sum of dy`, over images and o."""
     g = geometry(conv.who, conv.window, x.shape[1:])
+    dy = ordered(dy, g, _groups(conv, x))
     return _with_bias(params, correlate_weight(x, dy, g, _groups(conv, x)), dy)
 
 
 def conv_vjp(conv: Conv, params: Params, x: Array, dy: Array) -> tuple[Params, Array]:
     """As `conv_param_vjp`, and `dx[i] = sum of dy[o] W[k]'` over o, k with `o s + k d - p = i`."""
     g = geometry(conv.who, conv.window, x.shape[1:])
+    dy = ordered(dy, g, _groups(conv, x))
     return conv_param_vjp(conv, params, x, dy), correlate_input(dy, params["weight"], None, g, _groups(conv, x))
 
 
@@ -63,27 +66,27 @@ def conv_vjp(conv: Conv, params: Params, x: Array, dy: Array) -> tuple[Params, A
 def transpose_forward(conv: Conv, params: Params, x: Array) -> tuple[Array, Array]:
     """`y[i] = sum of x[o] W[k] over o, k with o s + k d - p = i, plus b`; the cache is x."""
     g = _check(conv, params, x)
+    x = ordered(x, g, conv.groups)
     return correlate_input(x, swapped(params["weight"], conv.groups), params.get("bias"), g, conv.groups), x
 
 
 def transpose_param_vjp(conv: Conv, params: Params, x: Array, dy: Array) -> Params:
     """`dW[k] = sum of x[o]' dy[o s + k d - p]` and `db = sum of dy`."""
     g = transposed(conv.who, conv.window, x.shape[1:])
+    dy = ordered(dy, g, conv.groups)
     return _with_bias(params, swapped(correlate_weight(dy, x, g, conv.groups), conv.groups), dy)
 
 
 def transpose_vjp(conv: Conv, params: Params, x: Array, dy: Array) -> tuple[Params, Array]:
     """As `transpose_param_vjp`, and `dx[o] = sum over k of dy[o s + k d - p] W[k]'`."""
     g = transposed(conv.who, conv.window, x.shape[1:])
+    dy = ordered(dy, g, conv.groups)
     dx = correlate(dy, swapped(params["weight"], conv.groups), None, g, conv.groups)
     return transpose_param_vjp(conv, params, x, dy), dx
 
 
 def _with_bias(params: Params, dw: Array, dy: Array) -> Params:
-    if "bias" not in params:
-        return {"weight": dw}
-    flat = rows(dy)
-    return {"weight": dw, "bias": ones(len(flat), dy.dtype).dot(flat)}
+    return {"weight": dw, "bias": bias_gradient(dy)} if "bias" in params else {"weight": dw}
 
 
 def _groups(conv: Conv, x: Array) -> int:

@@ -9,8 +9,9 @@ all axes but the last, and with W cut likewise,
 
     y = sum over k of L[k] W[k]        dW[k] = L[k]' dy        dL[k] += dy W[k]', then the lines are folded into dx
 
-Two cases go other ways: few channels, where adding thin products would cost more than the products, and channels that
-are convolved alone (`depthwise`). Which way is taken depends on shapes only.
+Three cases go other ways: many images, which stand side by side (`abreast`), few channels, where adding thin products
+would cost more than the products, and channels that are convolved alone (`depthwise`). Which way is taken depends on
+shapes and strides only.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from fnn.layers import blocks, depthwise
+from fnn.layers import abreast, blocks, depthwise
 from fnn.layers.blocks import Spare, parts, read, within
+from fnn.layers.dense import rows
 from fnn.layers.lines import fold, gather, matrices, outer_first, plan, runs
 from fnn.layers.window import Geometry, volume
 from fnn.types import Array, ones
@@ -38,6 +40,8 @@ def correlate(x: Array, weight: Array, bias: Array | None, g: Geometry, groups: 
     """`y[o] = sum over k of x[o s + k d - p] W[k] + b`, shape `(batch, *outside, out)`."""
     if len(g.size) == 1:
         return correlate(x[:, None], weight[None], bias, _lift(g), groups)[:, 0]
+    if abreast.fits(x, g, groups):
+        return abreast.apart(abreast.correlate(abreast.abreast(x), weight, bias, g))
     channels, features = weight.shape[-2:]
     if groups > 1 and channels == 1:
         return depthwise.correlate(x, weight, bias, g)
@@ -94,6 +98,8 @@ def correlate_weight(x: Array, dy: Array, g: Geometry, groups: int) -> Array:
     """`dW[k] = sum over images and o of x[o s + k d - p]' dy[o]`, shape `(*size, in / groups, out)`."""
     if len(g.size) == 1:
         return correlate_weight(x[:, None], dy[:, None], _lift(g), groups).reshape(*g.size, -1, dy.shape[-1])
+    if abreast.fits(x, g, groups):
+        return abreast.correlate_weight(abreast.abreast(x), abreast.abreast(dy), g)
     channels, features = x.shape[-1] // groups, dy.shape[-1]
     if groups > 1 and channels == 1:
         return depthwise.correlate_weight(x, dy, g)
@@ -135,6 +141,8 @@ def correlate_input(dy: Array, weight: Array, bias: Array | None, g: Geometry, g
     if mirror is not None and 2 * volume(g.inside) <= 3 * volume(g.outside) and not (alone and features > groups):
         mirrored = np.flip(weight, tuple(range(len(g.size))))
         return correlate(dy, swapped(mirrored, groups), bias, mirror, groups)
+    if abreast.fits(dy, g, groups):
+        return abreast.apart(abreast.correlate_input(abreast.abreast(dy), weight, bias, g))
     dx = np.empty((len(dy), *g.inside, channels * groups), dy.dtype)
     if alone:
         depthwise.correlate_input(dy, weight, g, dx)
@@ -179,6 +187,27 @@ def swapped(weight: Array, groups: int) -> Array:
     *size, channels, features = weight.shape
     cut = weight.reshape(*size, channels, groups, features // groups)
     return cut.swapaxes(-3, -1).reshape(*size, features // groups, groups * channels)
+
+
+# --- order in memory -------------------------------------------------------------------------------------------------
+
+
+def ordered(x: Array, g: Geometry, groups: int) -> Array:
+    """x in the order in which its axes should stand in memory: a copy where they do not."""
+    images, g = (x[:, None], _lift(g)) if x.ndim == 3 else (x, g)
+    if not abreast.fits(images, g, groups):
+        return x
+    there = abreast.apart(abreast.abreast(images))
+    return there[:, 0] if x.ndim == 3 else there
+
+
+def bias_gradient(dy: Array) -> Array:
+    """`db`: the sum of dy over images and o."""
+    if abreast.is_abreast(dy):
+        return abreast.channel_sums(abreast.channel_rows(dy))
+    flat = rows(dy)
+    sums: Array = ones(len(flat), dy.dtype).dot(flat)
+    return sums
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------------

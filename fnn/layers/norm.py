@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from fnn import initializers, tree
 from fnn.contract import Layer, Mode, Train, layer, stateless
 from fnn.initializers import Initializer
 from fnn.check import feature_shape, fraction, input_error, positive
+from fnn.layers.abreast import channel_rows, from_rows, is_abreast
 from fnn.random import Key
 from fnn.types import Array, Params, Shape, ShapeError, State, bind, ones
 
@@ -237,67 +238,104 @@ def _rows_out_shape(who: str, axes: int, in_shape: Shape) -> Shape:
 # ds = sum of T r     db = sum of S        dx = dy r s - r (sum of S s in the group) / m - d r**3 (sum of T s) / m
 #
 # A matrix of few columns is slow to walk, so k rows are taken as one of k times the columns: k copies of every channel.
+# Where the images stand abreast in memory (see `abreast`), columns are all there is in a row of the images.
 
-Grouped = tuple[Array, Array, Array]
+
+class Columns(NamedTuple):
+    """To what the columns of an array `(examples, positions, columns)` belong: they are of this shape."""
+
+    copies: int
+    channels: int
+    places: int
+    images: int
+    abreast: bool
 
 
-def _normalise(x: Array, groups: int, eps: float, params: Params) -> tuple[Array, Array, Array, Array]:
-    """`(y, mean, var, r)` of an array `(examples, positions, channels)`, the last three per example and column."""
-    wide, channels = _wide(x), x.shape[2]
-    m = x.shape[1] * channels / groups
-    mean = _group_means(_column_sums(wide), channels, groups, m)
-    d, squares = _centre(wide, mean)
-    var = _group_means(squares, channels, groups, m)
+Grouped = tuple[Array, Array, Array, Columns]
+
+
+def _normalise(
+    x: Array, columns: Columns, groups: int, eps: float, params: Params
+) -> tuple[Array, Array, Array, Array]:
+    """`(y, mean, var, r)` of an array `(examples, positions, columns)`, the last three per example and column."""
+    mean = _group_means(_column_sums(x), x, columns, groups)
+    d, squares = _centre(x, mean)
+    var = _group_means(squares, x, columns, groups)
     r = 1 / np.sqrt(var + eps)
-    return _affine(d, r * _columns(_scale(params, channels, x.dtype), d), params.get("bias"), d), mean, var, r
+    factor = r * _spread(_scale(params, columns.channels, x.dtype), columns)
+    return _affine(d, factor, _offset(params, columns), d), mean, var, r
 
 
 def _normalise_vjp(groups: int, params: Params, cache: Grouped, dy: Array) -> tuple[Params, Array]:
     """The derivative of `_normalise`: `ds`, `db` and `dx` as above."""
-    x, mean, r = cache
-    wide, channels = _wide(x), x.shape[2]
-    m = x.shape[1] * channels / groups
-    dys, scale = dy.reshape(wide.shape), _columns(_scale(params, channels, x.dtype), wide)
-    dx, t = _centre(wide, mean, dys)
+    x, mean, r, columns = cache
+    dys, scale = _like(dy, x, columns), _spread(_scale(params, columns.channels, x.dtype), columns)
+    dx, t = _centre(x, mean, dys)
     s = _column_sums(dys)
-    p = _group_means(s * scale, channels, groups, m) * r
-    q = _group_means(t * scale, channels, groups, m) * (r * r * r)
+    p = _group_means(s * scale, x, columns, groups) * r
+    q = _group_means(t * scale, x, columns, groups) * (r * r * r)
     factor = r * scale
-    for i, j in _blocks(wide.shape):
+    for i, j in _blocks(x.shape):
         part = dx[i, j]
         part *= q[i, None]
         part += p[i, None]
         np.subtract(dys[i, j] * factor[i, None], part, out=part)
-    return _grads(params, _over_copies(t * r, channels), _over_copies(s, channels)), dx.reshape(dy.shape)
+    return _grads(params, _over_columns(t * r, columns), _over_columns(s, columns)), _unlike(dx, dy.shape, columns)
 
 
-def _wide(x: Array) -> Array:
-    """`(examples, positions, channels)` with as many positions side by side as make up to 512 columns."""
-    examples, positions, channels = x.shape
+def _wide(x: Array, coupled: bool) -> tuple[Array, Columns]:
+    """`x` as `(examples, positions, columns)`; if the batch is coupled, all of it is one example.
+
+    As many positions stand side by side as make up to 512 columns.
+    """
+    images, channels = len(x), x.shape[-1]
+    if is_abreast(x):
+        rows = channel_rows(x)
+        places = rows.shape[2] // images
+        own = (places * images, 1) if coupled else (places, images)
+        return rows.reshape(1, len(rows), -1), Columns(1, channels, *own, True)
+    examples, positions = (1, math.prod(x.shape[:-1])) if coupled else (images, math.prod(x.shape[1:-1]))
     k = 1
     while 2 * k * channels <= 512 and positions % (2 * k) == 0:
         k *= 2
-    return x.reshape(examples, positions // k, k * channels)
+    return x.reshape(examples, positions // k, k * channels), Columns(k, channels, 1, 1, False)
 
 
-def _columns(parameter: Array, wide: Array) -> Array:
-    """A number per channel as `(examples, columns)` of the wide array."""
-    copies = np.empty((len(wide), wide.shape[2] // len(parameter), len(parameter)), parameter.dtype)
-    copies[...] = parameter
-    return copies.reshape(len(wide), -1)
+def _like(dy: Array, x: Array, columns: Columns) -> Array:
+    """`dy` as `_wide` made x."""
+    return (channel_rows(dy) if columns.abreast else dy).reshape(x.shape)
 
 
-def _over_copies(sums: Array, channels: int) -> Array:
+def _unlike(x: Array, shape: Shape, columns: Columns) -> Array:
+    """The inverse of `_wide`."""
+    return from_rows(x.reshape(x.shape[1], columns.channels, -1), shape) if columns.abreast else x.reshape(shape)
+
+
+def _spread(parameter: Array, columns: Columns) -> Array:
+    """A number per channel as `(1, columns)`."""
+    copies, channels, places, images, _ = columns
+    spread = np.empty((copies, channels, places * images), parameter.dtype)
+    spread[...] = parameter[:, None]
+    return spread.reshape(1, -1)
+
+
+def _offset(params: Params, columns: Columns) -> Array | None:
+    return _spread(params["bias"], columns) if "bias" in params else None
+
+
+def _over_columns(sums: Array, columns: Columns) -> Array:
     """`(examples, columns)` summed over all that belongs to a channel: `(channels,)`."""
-    found: Array = sums.reshape(-1, channels).sum(0)
+    found: Array = sums.reshape(-1, columns.channels, columns.places * columns.images).sum((0, 2))
     return found
 
 
-def _group_means(sums: Array, channels: int, groups: int, m: float) -> Array:
-    """`(examples, columns)` summed over each group and divided by m, again for every column."""
-    parts = sums.reshape(len(sums), -1, groups, channels // groups)
+def _group_means(sums: Array, x: Array, columns: Columns, groups: int) -> Array:
+    """`(examples, columns)` summed over each group and divided by its size, again for every column."""
+    copies, channels, places, images, _ = columns
+    size = x[0].size // (groups * images)
+    parts = sums.reshape(len(sums), copies, groups, channels // groups, places, images)
     means = np.empty(parts.shape, sums.dtype)
-    np.multiply(parts.sum((1, 3), keepdims=True), 1 / m, out=means)
+    np.multiply(parts.sum((1, 3, 4), keepdims=True), 1 / size, out=means)
     return means.reshape(sums.shape)
 
 
@@ -316,13 +354,12 @@ def _centre(x: Array, mean: Array, other: Array | None = None) -> tuple[Array, A
     return d, sums
 
 
-def _affine(x: Array, factor: Array, bias: Array | None, out: Array) -> Array:
-    """`x factor + bias`, written to `out`; the factor is per example and column, the bias per channel."""
-    offset = None if bias is None else _columns(bias, x)
+def _affine(x: Array, factor: Array, offset: Array | None, out: Array) -> Array:
+    """`x factor + offset`, written to `out`; the factor is per example and column, the offset per column."""
     for i, j in _blocks(x.shape):
         part = np.multiply(x[i, j], factor[i, None], out=out[i, j])
         if offset is not None:
-            part += offset[i, None]
+            part += offset
     return out
 
 
@@ -342,18 +379,18 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
 def group_norm_forward(groups: int | None, eps: float, params: Params, x: Array) -> tuple[Array, Grouped]:
     """Normalises groups of channels of each example; `groups=None` makes every channel its own group.
 
-    The cache is x as `(batch, positions, channels)`, and mean and r per example and column.
+    The cache is x as `_wide` gives it, mean and r per example and column, and to what the columns belong.
     """
     _check_input(_group_who(groups), 2, params, x)
     _group_out_shape(groups, x.shape[1:])
-    flat = x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
-    y, mean, _, r = _normalise(flat, groups or x.shape[-1], eps, params)
-    return y.reshape(x.shape), (flat, mean, r)
+    wide, columns = _wide(x, coupled=False)
+    y, mean, _, r = _normalise(wide, columns, groups or x.shape[-1], eps, params)
+    return _unlike(y, x.shape, columns), (wide, mean, r, columns)
 
 
 def group_norm_vjp(groups: int | None, params: Params, cache: Grouped, dy: Array) -> tuple[Params, Array]:
     """The derivative of `group_norm_forward`: mean and r depend on x."""
-    return _normalise_vjp(groups or cache[0].shape[2], params, cache, dy)
+    return _normalise_vjp(groups or cache[3].channels, params, cache, dy)
 
 
 def GroupNorm(
@@ -439,42 +476,44 @@ def batch_norm_forward(
 ) -> tuple[Array, State, Batch]:
     """Train: normalises by the statistics of the batch and moves the running ones. Eval: normalises by the latter.
 
-    The cache is x as `(1, all positions, channels)`, mean, r, and whether these two depend on x.
+    The cache is that of `group_norm_forward`, and whether mean and r depend on x.
     """
     _check_input("BatchNorm", 2, params, x)
     _check_state(state, x)
     m, channels = math.prod(x.shape[:-1]), x.shape[-1]
-    flat = x.reshape(1, m, channels)
+    if isinstance(mode, Train) and m < 2:
+        raise ShapeError(f"BatchNorm: training needs a batch of more than one number per channel, got {x.shape}")
+    wide, columns = _wide(x, coupled=True)
     if isinstance(mode, Train):
-        if m < 2:
-            raise ShapeError(f"BatchNorm: training needs a batch of more than one number per channel, got {x.shape}")
-        y, mean, var, r = _normalise(flat, channels, eps, params)
+        y, mean, var, r = _normalise(wide, columns, channels, eps, params)
         state = {
-            "mean": _moved(decay, state["mean"], mean[0, :channels]),
-            "var": _moved(decay, state["var"], var[0, :channels] * (m / (m - 1))),
+            "mean": _moved(decay, state["mean"], _first(mean, columns)),
+            "var": _moved(decay, state["var"], _first(var, columns) * (m / (m - 1))),
         }
-        return y.reshape(x.shape), state, ((flat, mean, r), True)
-    wide = _wide(flat)
+        return _unlike(y, x.shape, columns), state, ((wide, mean, r, columns), True)
     mean, var = state["mean"].astype(x.dtype, copy=False), state["var"].astype(x.dtype, copy=False)
     r = 1 / np.sqrt(var + eps)
     factor = r * _scale(params, channels, x.dtype)
     offset = params["bias"] - mean * factor if "bias" in params else -mean * factor
-    y = _affine(wide, _columns(factor, wide), offset, np.empty(wide.shape, x.dtype))
-    return y.reshape(x.shape), state, ((flat, _columns(mean, wide), _columns(r, wide)), False)
+    y = _affine(wide, _spread(factor, columns), _spread(offset, columns), np.empty(wide.shape, x.dtype))
+    return _unlike(y, x.shape, columns), state, ((wide, _spread(mean, columns), _spread(r, columns), columns), False)
 
 
 def batch_norm_vjp(params: Params, cache: Batch, dy: Array) -> tuple[Params, Array]:
     """Train: the derivative through the statistics too. Eval: `dx = dy r s`, and the same `ds` and `db`."""
-    (x, mean, r), train = cache
-    channels = x.shape[2]
+    (x, mean, r, columns), train = cache
     if train:
-        return _normalise_vjp(channels, params, (x, mean, r), dy)
-    wide = _wide(x)
-    dys = dy.reshape(wide.shape)
-    d, t = _centre(wide, mean, dys)
-    dx = _affine(dys, r * _columns(_scale(params, channels, x.dtype), wide), None, d)
-    grads = _grads(params, _over_copies(t * r, channels), _over_copies(_column_sums(dys), channels))
-    return grads, dx.reshape(dy.shape)
+        return _normalise_vjp(columns.channels, params, cache[0], dy)
+    dys = _like(dy, x, columns)
+    d, t = _centre(x, mean, dys)
+    dx = _affine(dys, r * _spread(_scale(params, columns.channels, x.dtype), columns), None, d)
+    grads = _grads(params, _over_columns(t * r, columns), _over_columns(_column_sums(dys), columns))
+    return grads, _unlike(dx, dy.shape, columns)
+
+
+def _first(means: Array, columns: Columns) -> Array:
+    """What is the same for all columns of a channel: `(channels,)`."""
+    return means.reshape(columns.copies, columns.channels, -1)[0, :, 0]
 
 
 def BatchNorm(

@@ -2,6 +2,7 @@
 
 A window is taken one axis after the other: one of 3 x 3 costs four operations an output, not eight. The first axis
 comes first, since its operations run over whole rows. It is done for some images at a time, those that fit the cache.
+Results have their axes in memory in the order of the input's; where images do not come first, all are done at once.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from fnn.contract import Layer, no_params, stateless
 from fnn.check import feature_shape
+from fnn.layers.abreast import channel_rows, from_rows, in_order, is_abreast
 from fnn.layers.window import Geometry, Padding, Sizes, Window, crop, geometry, layout, pad, window
 from fnn.types import EMPTY, Array, Ints, Params, Shape, ShapeError, bind
 
@@ -52,7 +54,7 @@ def _axes(g: Geometry) -> range:
 
 
 def _parts(x: Array) -> Iterator[slice]:
-    count = max(1, min(len(x), -(-x.size // _BLOCK)))
+    count = max(1, min(len(x), -(-x.size // _BLOCK))) if x.strides[0] == max(x.strides) else 1
     return (slice(len(x) * i // count, len(x) * (i + 1) // count) for i in range(count))
 
 
@@ -70,7 +72,7 @@ def max_forward(who: str, shape: Window, params: Params, x: Array) -> tuple[Arra
 def max_infer(who: str, shape: Window, params: Params, x: Array) -> Array:
     """The y of `max_forward`, without remembering where the maxima stood."""
     g = _check(who, shape, x)
-    y = np.empty((len(x), *g.outside, x.shape[-1]), x.dtype)
+    y = np.empty_like(x, shape=(len(x), *g.outside, x.shape[-1]))
     for images in _parts(x):
         some = pad(x[images], g.pads, -math.inf)
         for axis in _axes(g):
@@ -86,7 +88,7 @@ def max_vjp(who: str, shape: Window, params: Params, cache: tuple[Array, Array],
     """
     x, y = cache
     g = geometry(who, shape, x.shape[1:])
-    dx = np.empty(x.shape, x.dtype)
+    dx, dy = np.empty_like(x), in_order(dy, y)
     for images in _parts(x):
         stages = [pad(x[images], g.pads, -math.inf)]
         for axis in _axes(g)[:-1]:
@@ -94,7 +96,7 @@ def max_vjp(who: str, shape: Window, params: Params, cache: tuple[Array, Array],
         top, given = y[images], dy[images]
         for axis in reversed(_axes(g)):
             below = stages.pop()
-            into = dx[images] if below.shape[1:] == dx.shape[1:] and not stages else np.empty(below.shape, x.dtype)
+            into = dx[images] if below.shape[1:] == dx.shape[1:] and not stages else np.empty_like(below)
             _max_axis_vjp(below, top, given, g, axis, into)
             top, given = below, into
         if given.shape[1:] != dx.shape[1:]:
@@ -108,7 +110,7 @@ def _max_axis_vjp(x: Array, y: Array, dy: Array, g: Geometry, axis: int, dx: Arr
     if not disjoint:
         dx.fill(0)
     last = g.size[axis] - 1
-    end = _tap(dx, g, axis, last) if disjoint else np.empty(dy.shape, dy.dtype)
+    end = _tap(dx, g, axis, last) if disjoint else np.empty_like(dy)
     left = dy
     for k in range(last):
         there = _tap(dx, g, axis, k)
@@ -130,15 +132,15 @@ def _max_axis_vjp(x: Array, y: Array, dy: Array, g: Geometry, axis: int, dx: Arr
 
 def average_forward(
     who: str, shape: Window, count_padding: bool, params: Params, x: Array
-) -> tuple[Array, tuple[int, ...]]:
-    """`y[o] = sum over k of x[o s + k - p] / n[o]`; the cache is the shape of x."""
-    return average_infer(who, shape, count_padding, params, x), x.shape
+) -> tuple[Array, tuple[Shape, bool]]:
+    """`y[o] = sum over k of x[o s + k - p] / n[o]`; the cache is the shape of x, and whether it is abreast in memory."""
+    return average_infer(who, shape, count_padding, params, x), (x.shape, is_abreast(x))
 
 
 def average_infer(who: str, shape: Window, count_padding: bool, params: Params, x: Array) -> Array:
     """The y of `average_forward`."""
     g = _check(who, shape, x)
-    y = np.empty((len(x), *g.outside, x.shape[-1]), x.dtype)
+    y = np.empty_like(x, shape=(len(x), *g.outside, x.shape[-1]))
     share = _share(g, count_padding, x)
     for images in _parts(x):
         some = pad(x[images], g.pads)
@@ -149,11 +151,14 @@ def average_infer(who: str, shape: Window, count_padding: bool, params: Params, 
 
 
 def average_vjp(
-    who: str, shape: Window, count_padding: bool, params: Params, cache: tuple[int, ...], dy: Array
+    who: str, shape: Window, count_padding: bool, params: Params, cache: tuple[Shape, bool], dy: Array
 ) -> tuple[Params, Array]:
     """`dx[i] = sum of dy[o] / n[o]` over the windows o that hold i."""
-    g = geometry(who, shape, cache[1:])
-    dx = np.empty(cache, dy.dtype)
+    in_shape, together = cache
+    if together:
+        dy = from_rows(channel_rows(dy), dy.shape)
+    g = geometry(who, shape, in_shape[1:])
+    dx = np.empty_like(dy, shape=in_shape)
     share = _share(g, count_padding, dy)
     for images in _parts(dx):
         given: Array = dy[images] * share
@@ -165,7 +170,8 @@ def average_vjp(
 
 def _sum_axis_vjp(dy: Array, g: Geometry, axis: int) -> Array:
     """dx of the sums along one axis."""
-    dx = np.zeros((*dy.shape[: axis + 1], g.padded[axis], *dy.shape[axis + 2 :]), dy.dtype)
+    dx = np.empty_like(dy, shape=(*dy.shape[: axis + 1], g.padded[axis], *dy.shape[axis + 2 :]))
+    dx.fill(0)
     for k in range(g.size[axis]):
         there = _tap(dx, g, axis, k)
         there += dy

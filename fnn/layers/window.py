@@ -173,11 +173,12 @@ def layout(axes: int, channels: int | str = "channels", batch: bool = True) -> s
 
 
 def pad(x: Array, pads: Pairs, value: float = 0.0) -> Array:
-    """`x` with `value` around its spatial axes; x itself if there is nothing to add."""
+    """`x` with `value` around its spatial axes, in the same order in memory; x itself if there is nothing to add."""
     if not any(map(any, pads)):
         return x
     shape = (len(x), *(a + n + b for n, (a, b) in zip(x.shape[1:], pads)), x.shape[-1])
-    padded = np.full(shape, value, x.dtype) if value else np.zeros(shape, x.dtype)
+    padded = np.empty_like(x, shape=shape)
+    padded.fill(value)
     padded[inner(pads, x.shape[1:-1])] = x
     return padded
 
