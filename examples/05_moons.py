@@ -32,16 +32,14 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the features, to see what that does")
     parser.add_argument("--no-drawing", action="store_true", help="only train")
     args = parser.parse_args()
-    stem = args.out / "05_moons"
-    checkpoint, moments = args.out / "05_moons.npz", args.out / "05_moons_moments.npz"
+    stem, checkpoint, moments = (args.out / f"05_moons{end}" for end in ("", ".npz", "_moments.npz"))
     key = Key(args.seed)
     training, test = moons(args.scale)
     print(f"data: make_moons of scikit-learn, {len(training[0])} to train on, {len(test[0])} to test on", flush=True)
     data = batches(training, size=100)
     net = serial(Dense(25), Relu, Dense(50), Relu, Dense(50), Relu, Dense(25), Relu, Dense(1))
     loss, opt = sigmoid_cross_entropy(), adamw(cosine(args.rate, steps=args.steps), weight_decay=0.5)
-    params = net.init(key.fold_in("init"), (2,))
-    now = TrainState(0, params, net.init_state((2,)), opt.init(params), key)
+    now = TrainState(0, params := net.init(key.fold_in("init"), (2,)), net.init_state((2,)), opt.init(params), key)
     curve: list[tuple[float, ...]] = []  # step, seconds; cross-entropy and accuracy, each of training and test
     planes: dict[int, Array] = {}  # the logits on the grid
     if path := resumed(args, checkpoint):
@@ -49,9 +47,9 @@ def main() -> None:
 
     metrics, report = (binary_accuracy(threshold=0),), progress(args.steps / data.steps_per_epoch)
     view = None if args.no_drawing else View(training, test, args.scale, curve, planes)
-    steps = iterate(make_step(net, loss, opt), now, data.stream(key, now.step))
+    steps, left = iterate(make_step(net, loss, opt), now, data.stream(key, now.step)), max(0, args.steps - now.step)
     seconds, began = curve[-1][1] if curve else 0.0, perf_counter()
-    for now, _ in islice(steps, max(0, args.steps - now.step)):
+    for now, _ in islice(steps, left):
         if now.step % EVERY == 0 or now.step == args.steps:
             seconds += perf_counter() - began
             measured = [evaluate(net, now.params, part, loss=loss, metrics=metrics) for part in (training, test)]
@@ -65,12 +63,14 @@ def main() -> None:
             began = perf_counter()
 
     if view:
-        print(f"drawing {stem}.png and {stem}.gif", flush=True)
-        save_gif(f"{stem}.gif", view.figure, view.show, range(len(curve)))
+        print(f"drawing {stem}.{'png' if view.live else 'gif and .png'}", flush=True)
+        view.show(len(curve) - 1) if view.live else save_gif(f"{stem}.gif", view.figure, view.show, range(len(curve)))
         view.figure.savefig(f"{stem}.png", dpi=110)
     largest = max(abs(a).max() for a in tree.leaves(now.params))
     print(f"trained in {seconds:.2f} s, to parameters no larger than {largest:.3g}")
     print(f"test accuracy: {np.mean((net.apply(now.params, test[0]) > 0) == test[1]):.4f}")
+    if view and view.live:
+        view.plt.show()  # until the window is closed
 
 
 def moons(scale: float) -> tuple[Data, Data]:

@@ -42,7 +42,9 @@ def main() -> None:
     result = train(params, data, opt, model=model, loss=softmax_cross_entropy(), epochs=epochs, key=key, every=10,
                    evaluation=held_out, report=progress(epochs), checkpoint=checkpoint, resume=resume)  # fmt: skip
     noise = key.fold_in("write").generator().gumbel(size=(600, len(letters))) * args.temperature
-    written = write(net, carry, result.params, codes[end - 100 : end], noise, window if args.transformer else 1)
+    start = text.rfind("\n", 0, end) + 1 or end  # it begins where a line begins
+    prompt = codes[max(0, start - 100) : start]
+    written = write(net, carry, result.params, prompt, noise, window if args.transformer else 1)
     print("", sample := "".join(letters[code] for code in written).lstrip(), "", sep="\n")
     draw(checkpoint.with_suffix(".png"), result, sample, f"written at temperature {args.temperature}")
     print(f"trained in {result.history[-1].seconds:.0f} s; picture: {checkpoint.with_suffix('.png')}")

@@ -32,10 +32,10 @@ def main() -> None:
     (images, _), (test, labels) = read_digits(args.data, key.fold_in("split"))
     x, test = (digits.reshape(len(digits), -1) for digits in (images, test))
 
-    def fit(name: str, model: Layer[Array, Any], loss: Loss[Any, Array]) -> Params:
+    def fit(name: str, model: Layer[Array, Any], loss: Loss[Any, Array], rise: int) -> Params:
         data, path = batches((x, x), size=100 if args.data else 50), args.out / f"08_{name}.npz"
         params, report = model.init(key.fold_in(name), x.shape[1:]), progress(epochs)
-        opt = adamw(warmup(cosine(3e-3, steps=epochs * data.steps_per_epoch), steps=500), b2=0.99)
+        opt = adamw(warmup(cosine(3e-3, steps=epochs * data.steps_per_epoch), steps=rise), b2=0.99)
         print(f"the {name} autoencoder", flush=True)
         return train(params, data, opt, model=model, loss=loss, epochs=epochs, key=key, evaluation=(test, test),
                      report=report, checkpoint=path, resume=resumed(args, path)).params  # fmt: skip
@@ -46,7 +46,8 @@ def main() -> None:
     mirrored = tied(serial(named("encoder", encoder), named("decoder", decoder)), transposed=mirror)
     moments = serial(Dense(256), Relu, Dense(64), Relu, fan_out(2), parallel(Dense(2), Dense(2)))
     drawing = serial(named("encoder", moments), Draw, parallel(named("decoder", decoder), parallel(Identity, Identity)))
-    a, b = fit("tied", mirrored, mse), fit("variational", drawing, evidence_bound(sigmoid_cross_entropy()))
+    a = fit("tied", mirrored, mse, 1)
+    b = fit("variational", drawing, evidence_bound(sigmoid_cross_entropy()), 500)  # a sudden start can cost a number
     axes = np.linalg.svd(x - (mean := x.mean(axis=0)), full_matrices=False)[2][:2]
     seen = {"digits": test, "components": (test - mean) @ axes.T @ axes + mean}
     seen |= {"variational": Sigmoid.apply({}, drawing.apply(b, test)[0]), "tied": mirrored.apply(a, test)}
@@ -91,7 +92,7 @@ def draw(path: Path, seen: dict[str, Array], codes: dict[str, Array], labels: In
         rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
         axes[name].imshow(np.block(rows), cmap="gray_r", vmin=0, vmax=1, **options)
 
-    figure, axes = plt.subplot_mosaic("ttt;abc", figsize=(14, 8.5), layout="constrained", height_ratios=[3, 5])
+    figure, axes = plt.subplot_mosaic("ttt;abc", figsize=(14, 7.4), layout="constrained", height_ratios=[2, 3])
     side, some = int(samples.shape[1] ** 0.5), [np.flatnonzero(labels == i // 2)[i % 2] for i in range(20)]
     show("t", np.concatenate([images[some] for images in seen.values()]), 20)
     axes["t"].set(xticks=(), title="test digits, and what two numbers keep of them")
@@ -99,9 +100,8 @@ def draw(path: Path, seen: dict[str, Array], codes: dict[str, Array], labels: In
     for name, (kind, code) in zip("ab", codes.items()):
         points = axes[name].scatter(code[:, 0], code[:, 1], 8, labels, cmap="tab10", vmin=-0.5, vmax=9.5)
         axes[name].set(xlabel="first number", ylabel="second number", title=f"codes of the {kind} autoencoder")
-        axes[name].set_box_aspect(1)
-    figure.colorbar(points, ax=axes["b"], ticks=range(10), label="digit", shrink=0.9)
-    show("c", samples, 11, extent=(-2.2, 2.2, -2.2, 2.2))
+    figure.colorbar(points, ax=axes["b"], ticks=range(10), label="digit")
+    show("c", samples, 11, extent=(-2.2, 2.2, -2.2, 2.2), aspect="auto")
     axes["c"].set(xlabel="first number", ylabel="second number", title="what the variational one decodes")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -244,7 +244,7 @@ def test_an_autoencoder_beats_the_best_linear_code(
 ) -> None:
     """Two principal components leave at least 0.05 of the small digits for every seed."""
     error = call(example("08_autoencoder"), monkeypatch, capsys, "--epochs", "30", "--out", str(tmp_path))
-    assert error < 0.04
+    assert error < 0.045
 
 
 def test_the_layer_that_draws_has_the_right_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
