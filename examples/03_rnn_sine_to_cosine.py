@@ -10,11 +10,11 @@ The training is saved to OUT/03_rnn_sine_to_cosine.npz as it goes: stop it with 
 Run: python examples/03_rnn_sine_to_cosine.py [--seed 0] [--epochs 60] [--resume] [--out out]
 """
 
-import argparse
 import math
 from pathlib import Path
 
 import numpy as np
+from common import arguments, positive, pyplot, resumed, stops_cleanly
 
 from fnn import RNN, Dense, Key, Params, Result, adam, batches, cosine, mse, progress, serial, train, zero_carry
 from fnn.testing import check_vjp
@@ -25,13 +25,9 @@ FLOOR = 0.5 / TIME
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--resume", action="store_true", help="go on from OUT/03_rnn_sine_to_cosine.npz")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for checkpoint and picture")
+    parser = arguments(__doc__)
+    parser.add_argument("--epochs", type=positive, default=60)
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
     checkpoint = args.out / "03_rnn_sine_to_cosine.npz"
 
     net = serial(RNN(UNITS), Dense(1))
@@ -53,7 +49,7 @@ def main() -> None:
         evaluation=test,
         report=progress(args.epochs),
         checkpoint=checkpoint,
-        resume=checkpoint if args.resume else None,
+        resume=resumed(args, checkpoint),
     )
     errors = np.mean((net.apply(result.params, test[0]) - test[1]) ** 2, axis=(0, 2))
     far = run_on(result.params, 300)
@@ -83,11 +79,7 @@ def run_on(params: Params, steps: int) -> tuple[Array, Array, Array]:
 
 def draw(path: Path, truth: Array, guess: Array, errors: Array, far: tuple[Array, ...], result: Result) -> None:
     """Three waves, the error of every step and the training above; the long run below."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, panels = plt.subplot_mosaic([list("abc"), list("ddd")], figsize=(12, 7), layout="constrained")
     for i, color in zip((100, 430, 760), ("tab:blue", "tab:orange", "tab:green")):
         panels["a"].plot(range(1, TIME + 1), truth[i], color=color, alpha=0.5, linewidth=4)
@@ -110,7 +102,5 @@ def draw(path: Path, truth: Array, guess: Array, errors: Array, far: tuple[Array
 
 
 if __name__ == "__main__":
-    try:
+    with stops_cleanly():
         main()
-    except KeyboardInterrupt as stop:
-        raise SystemExit("\n".join(["", *getattr(stop, "__notes__", ()), "the same command with --resume goes on"]))

@@ -6,9 +6,9 @@ today  the same widths and iterations: silu, He initialisation, AdamW, warm-up a
 lenet  two convolutions with pooling and three dense layers (LeCun et al. 1998), AdamW; 3 epochs
 
 Without --data it uses the 1,797 digits of 8x8 pixels that scikit-learn carries. Writes OUT/06_mnist.png: the error
-while training, the confusion matrix. Ctrl-C saves; --resume goes on.
+while training, the confusion matrix. It saves as it goes: stop with Ctrl-C, go on with --resume.
 
-Run: python examples/06_mnist.py [--model today] [--data DIR or FILE.mat] [--seed 0] [--steps 800] [--resume] [--out out]
+Run: python examples/06_mnist.py [--model today] [--data DIR or FILE.mat] [--seed 0] [--steps 800] [--resume]
 """
 
 from itertools import islice
@@ -17,11 +17,12 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from common import arguments, draw_confusion, pyplot, read_digits
+from common import arguments, draw_confusion, existing, percent, positive, pyplot, read_digits, resumed, stops_cleanly
 
 from fnn import Conv2D, Dense, Dropout, Flatten, Key, Layer, MaxPool2D, Optimizer, Relu, Row, Silu, Tanh, TrainState
-from fnn import accuracy, adamw, add_decayed_weights, batches, chain, cosine, evaluate, initializers, iterate, load
-from fnn import make_step, progress, save, serial, sgd, softmax_cross_entropy, tree, warmup
+from fnn import accuracy, adamw, add_decayed_weights, batches, chain, cosine, evaluate, initializers, inverse_time
+from fnn import iterate, load, load_metadata, make_step, progress, save, serial, sgd, softmax_cross_entropy, tree
+from fnn import warmup
 from fnn.metrics import confusion_matrix
 from fnn.types import Array
 
@@ -32,12 +33,8 @@ def was(steps: int, dropout: float) -> Parts:
     xavier = initializers.glorot_uniform()
     first, second, out = (Dense(n, weight_init=xavier) for n in (50, 50, 10))
     net = serial(Flatten, first, Tanh, Dropout(dropout), second, Tanh, Dropout(dropout), out)
-    return net, chain(add_decayed_weights(5e-4), sgd(inverse_policy, momentum=0.9))
-
-
-def inverse_policy(step: int) -> float:
-    """The "inv" policy, base (1 + gamma step)**-power: a schedule is any function from steps to rates."""
-    return float(0.1 * (1 + 1e-4 * step) ** -0.75)
+    policy = inverse_time(0.1, gamma=1e-4, power=0.75)
+    return net, chain(add_decayed_weights(5e-4), sgd(policy, momentum=0.9))
 
 
 def today(steps: int, dropout: float) -> Parts:
@@ -55,10 +52,10 @@ def lenet(steps: int, dropout: float) -> Parts:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--data", type=Path, help="folder with the IDX files of MNIST, or a .mat file of it")
+    parser.add_argument("--data", type=existing, help="folder with the IDX files of MNIST, or a .mat file of it")
     parser.add_argument("--model", choices=["was", "today", "lenet"], default="today")
     parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--steps", type=int, help="default: 800; for lenet 3 epochs (of MNIST, 40 of the small digits)")
+    parser.add_argument("--steps", type=positive, help="default: 800; for lenet 3 epochs of MNIST or 40 of the others")
     args = parser.parse_args()
     checkpoint = args.out / ("06_mnist.npz" if args.model == "today" else f"06_mnist_{args.model}.npz")
 
@@ -70,25 +67,23 @@ def main() -> None:
     net, opt = {"was": was, "today": today, "lenet": lenet}[args.model](total, args.dropout)
     params = net.init(key.fold_in("init"), training[0].shape[1:])
     now = TrainState(0, params, net.init_state(training[0].shape[1:]), opt.init(params), key)
-    now = load(checkpoint, now) if args.resume else now
+    curve: list[tuple[float, ...]] = []  # step, seconds, training loss since the last row, share of test digits misread
+    if path := resumed(args, checkpoint):
+        now, curve = load(path, now), load_metadata(path)["curve"]
 
     loss, every, report = softmax_cross_entropy(), max(1, total // 20), progress(total / data.steps_per_epoch)
     steps = iterate(make_step(net, loss, opt), now, data.stream(key, now.step))
-    curve: list[tuple[int, float, float]] = []
-    seconds, since, began = 0.0, 0.0, perf_counter()
-    try:
-        for now, measured in islice(steps, max(0, total - now.step)):
-            since += float(measured["loss"]) / every
-            if now.step % every == 0 or now.step == total:
-                seconds += perf_counter() - began
-                tested = evaluate(net, now.params, test, loss=loss, metrics=(accuracy,))
-                curve.append((now.step, since, 1 - tested["accuracy"]))
-                report(Row(now.step, now.step / data.steps_per_epoch, since, None, seconds, tested))
-                since, began = 0.0, perf_counter()
-    except KeyboardInterrupt:
-        save(checkpoint, now)
-        raise SystemExit(f"\nsaved step {now.step} to {checkpoint}; the same command with --resume goes on") from None
-    save(checkpoint, now)
+    losses: list[float] = []
+    seconds, began = curve[-1][1] if curve else 0.0, perf_counter()
+    for now, measured in islice(steps, max(0, total - now.step)):
+        losses.append(float(measured["loss"]))
+        if now.step % every == 0 or now.step == total:
+            seconds += perf_counter() - began
+            tested = evaluate(net, now.params, test, loss=loss, metrics=(accuracy,))
+            curve.append((now.step, seconds, float(np.mean(losses)), 1 - tested["accuracy"]))
+            save(checkpoint, now, metadata={"curve": [list(row) for row in curve]})
+            report(Row(now.step, now.step / data.steps_per_epoch, curve[-1][2], None, seconds, tested))
+            losses, began = [], perf_counter()
 
     metric = confusion_matrix(10)
     matrix = metric.compute(metric.update(metric.init(), net.apply(now.params, test[0]), test[1], None))
@@ -98,16 +93,18 @@ def main() -> None:
     print(f"test accuracy: {np.trace(matrix) / matrix.sum():.4f}")
 
 
-def draw(path: Path, curve: list[tuple[int, float, float]], matrix: Any, title: str) -> None:
+def draw(path: Path, curve: list[tuple[float, ...]], matrix: Any, title: str) -> None:
     """The error while training on the left, the confusion matrix on the right."""
     plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
-    if curve:
-        steps, losses, errors = zip(*curve)
-        left.semilogy(steps, losses, color="0.5", label="training: cross-entropy of the batches")
-        left.semilogy(steps, errors, marker=".", label="test: share read wrongly")
-        left.legend()
-    left.set(xlabel="step", ylabel="error", title="error while training")
+    steps, _, losses, errors = zip(*curve)
+    left.semilogy(steps, losses, ".-", color="0.5")
+    left.set(xlabel="step", title="error while training")
+    left.set_ylabel("cross-entropy of the batches", color="0.4")
+    share = left.twinx()
+    share.semilogy(steps, errors, ".-", color="tab:blue")
+    share.set_ylabel("test digits read wrongly", color="tab:blue")
+    percent(share.yaxis)
     left.grid(alpha=0.3, which="both")
     draw_confusion(right, matrix, range(10))
     figure.suptitle(title)
@@ -116,4 +113,5 @@ def draw(path: Path, curve: list[tuple[int, float, float]], matrix: Any, title: 
 
 
 if __name__ == "__main__":
-    main()
+    with stops_cleanly():
+        main()

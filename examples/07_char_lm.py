@@ -8,11 +8,11 @@ The training is saved to OUT/07_char_lm.npz: stop with Ctrl-C, go on with --resu
 Run: python examples/07_char_lm.py [--data FILE] [--transformer] [--seed 0] [--epochs N] [--temperature 0.7] [--resume]
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import arguments, existing, positive, pyplot, resumed, stops_cleanly
 
 from fnn import LSTM, Dense, Dropout, Embedding, Identity, Key, Layer, LayerNorm, Result, TransformerBlock, adamw
 from fnn import batches, cosine, layer, parallel, progress, serial, softmax_cross_entropy, train, warmup, zero_carry
@@ -21,16 +21,14 @@ from fnn.types import EMPTY, Array, Ints, Params
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(__file__).parent / "text" / "sonnets.txt", help="a text")
+    parser = arguments(__doc__)
+    parser.add_argument("--data", type=existing, default=Path(__file__).parent / "text" / "sonnets.txt", help="a text")
     parser.add_argument("--transformer", action="store_true", help="instead of the LSTM")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, help="default: as many as a text of this length needs")
+    parser.add_argument("--epochs", type=positive, help="default: as many as a text of this length needs")
     parser.add_argument("--temperature", type=float, default=0.7, help="of what it writes: below 1 safer, above wilder")
-    parser.add_argument("--resume", action="store_true", help="go on from OUT/07_char_lm.npz")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for checkpoint and picture")
-    (args := parser.parse_args()).out.mkdir(parents=True, exist_ok=True)
-    checkpoint, key, text = args.out / "07_char_lm.npz", Key(args.seed), args.data.read_text()
+    args = parser.parse_args()
+    checkpoint = args.out / ("07_char_lm_transformer.npz" if args.transformer else "07_char_lm.npz")
+    key, text = Key(args.seed), args.data.read_text(encoding="utf-8")
     letters, end = sorted(set(text)), len(text) * 9 // 10
     codes = np.array([letters.index(letter) for letter in text])
     print(f"data: {args.data}, {end} characters to train on, {len(text) - end} held out, {len(letters)} different ones")
@@ -40,14 +38,16 @@ def main() -> None:
     held_out = reading(codes[end:], some := max(1, (len(text) - end) // 4000), (len(text) - end - 1) // some)
     epochs = max(6, 340 // data.steps_per_epoch) if args.epochs is None else args.epochs
     opt = adamw(warmup(cosine(rate, steps=epochs * data.steps_per_epoch), steps=50), b2=0.99, weight_decay=0.05)
-    params, resume = model.init(key.fold_in("init"), (window,)), checkpoint if args.resume else None
+    params, resume = model.init(key.fold_in("init"), (window,)), resumed(args, checkpoint)
     result = train(params, data, opt, model=model, loss=softmax_cross_entropy(), epochs=epochs, key=key, every=10,
                    evaluation=held_out, report=progress(epochs), checkpoint=checkpoint, resume=resume)  # fmt: skip
     noise = key.fold_in("write").generator().gumbel(size=(600, len(letters))) * args.temperature
-    written = write(net, carry, result.params, codes[end - 100 : end], noise, window if args.transformer else 1)
+    start = text.rfind("\n", 0, end) + 1 or end  # it begins where a line begins
+    prompt = codes[max(0, start - 100) : start]
+    written = write(net, carry, result.params, prompt, noise, window if args.transformer else 1)
     print("", sample := "".join(letters[code] for code in written).lstrip(), "", sep="\n")
-    draw(args.out / "07_char_lm.png", result, sample, f"written at temperature {args.temperature}")
-    print(f"trained in {result.history[-1].seconds:.0f} s; picture: {args.out / '07_char_lm.png'}")
+    draw(checkpoint.with_suffix(".png"), result, sample, f"written at temperature {args.temperature}")
+    print(f"trained in {result.history[-1].seconds:.0f} s; picture: {checkpoint.with_suffix('.png')}")
     print(f"bits per character: {result.history[-1].evaluation['loss'] / np.log(2):.4f}")
 
 
@@ -99,8 +99,7 @@ def write(net: Layer[Any, Any], shape: Any, params: Params, prompt: Ints, noise:
 
 
 def draw(path: Path, result: Result, sample: str, title: str) -> None:
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5.5), layout="constrained")
     held_out = [row for row in result.history if row.evaluation]
     left.plot([row.epoch for row in result.history], [row.loss / np.log(2) for row in result.history], label="training")
@@ -110,10 +109,9 @@ def draw(path: Path, result: Result, sample: str, title: str) -> None:
     right.text(0, 1, f"{title}:\n\n{sample}", va="top", family="monospace", fontsize=9, wrap=True)
     right.axis("off")
     figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 if __name__ == "__main__":
-    try:
+    with stops_cleanly():
         main()
-    except KeyboardInterrupt as stop:
-        raise SystemExit("\n".join(["", *getattr(stop, "__notes__", ()), "the same command with --resume goes on"]))

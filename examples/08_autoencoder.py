@@ -9,44 +9,45 @@ to OUT/08_tied.npz and OUT/08_variational.npz: stop with Ctrl-C, go on with --re
 Run: python examples/08_autoencoder.py [--data DIR] [--seed 0] [--epochs N] [--resume] [--out out]
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import arguments, existing, positive, pyplot, read_digits, resumed, stops_cleanly
 
-from fnn import Dense, Identity, Key, Layer, Loss, Params, Relu, Sigmoid, State, Train, adamw, batches, cosine, fan_out
-from fnn import layer, mse, named, parallel, progress, read_idx, serial, sigmoid_cross_entropy, split, tied, train
+from fnn import Dense, Identity, Key, Layer, Loss, Params, Relu, ShapeError, Sigmoid, State, Train, adamw, batches
+from fnn import cosine, fan_out, layer, mse, named, parallel, progress, serial, sigmoid_cross_entropy, tied, train
+from fnn import warmup
 from fnn.contract import Mode, no_params
 from fnn.losses import evidence_bound
 from fnn.types import EMPTY, Array, Ints
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with the IDX files of MNIST")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, help="default: 150 for the small digits, 15 for MNIST")
-    parser.add_argument("--resume", action="store_true", help="go on from the files in OUT")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for checkpoints and picture")
-    (args := parser.parse_args()).out.mkdir(parents=True, exist_ok=True)
+    parser = arguments(__doc__)
+    parser.add_argument("--data", type=existing, help="folder with the IDX files of MNIST, or a .mat file of it")
+    parser.add_argument("--epochs", type=positive, help="default: 150 for the small digits, 15 for MNIST")
+    args = parser.parse_args()
     key, epochs = Key(args.seed), (15 if args.data else 150) if args.epochs is None else args.epochs
-    x, test, labels = digits(args.data, key.fold_in("split"))
-    print(f"data: {args.data or 'the digits of scikit-learn'}, {len(x)} to train on, {len(test)} to test on")
+    (images, _), (test, labels) = read_digits(args.data, key.fold_in("split"))
+    x, test = (digits.reshape(len(digits), -1) for digits in (images, test))
 
-    def fit(name: str, model: Layer[Array, Any], loss: Loss[Any, Array]) -> Params:
+    def fit(name: str, model: Layer[Array, Any], loss: Loss[Any, Array], rise: int) -> Params:
         data, path = batches((x, x), size=100 if args.data else 50), args.out / f"08_{name}.npz"
-        params, resume = model.init(key.fold_in(name), x.shape[1:]), path if args.resume and path.exists() else None
-        opt, report = adamw(cosine(3e-3, steps=epochs * data.steps_per_epoch), b2=0.99), progress(epochs)
+        params, report = model.init(key.fold_in(name), x.shape[1:]), progress(epochs)
+        opt = adamw(warmup(cosine(3e-3, steps=epochs * data.steps_per_epoch), steps=rise), b2=0.99)
+        print(f"the {name} autoencoder", flush=True)
         return train(params, data, opt, model=model, loss=loss, epochs=epochs, key=key, evaluation=(test, test),
-                     report=report, checkpoint=path, resume=resume).params  # fmt: skip
+                     report=report, checkpoint=path, resume=resumed(args, path)).params  # fmt: skip
+
     encoder = serial(Dense(256), Relu, Dense(64), Relu, Dense(2))
     decoder = serial(Dense(64), Relu, Dense(256), Relu, Dense(x.shape[1]))
     mirror = {f"decoder/dense_{2 - i}/weight": f"encoder/dense_{i}/weight" for i in range(3)}
     mirrored = tied(serial(named("encoder", encoder), named("decoder", decoder)), transposed=mirror)
     moments = serial(Dense(256), Relu, Dense(64), Relu, fan_out(2), parallel(Dense(2), Dense(2)))
     drawing = serial(named("encoder", moments), Draw, parallel(named("decoder", decoder), parallel(Identity, Identity)))
-    a, b = fit("tied", mirrored, mse), fit("variational", drawing, evidence_bound(sigmoid_cross_entropy()))
+    a = fit("tied", mirrored, mse, 1)
+    b = fit("variational", drawing, evidence_bound(sigmoid_cross_entropy()), 500)  # a sudden start can cost a number
     axes = np.linalg.svd(x - (mean := x.mean(axis=0)), full_matrices=False)[2][:2]
     seen = {"digits": test, "components": (test - mean) @ axes.T @ axes + mean}
     seen |= {"variational": Sigmoid.apply({}, drawing.apply(b, test)[0]), "tied": mirrored.apply(a, test)}
@@ -60,6 +61,8 @@ def main() -> None:
 
 def draw_forward(params: Params, state: State, x: tuple[Array, Array], mode: Mode) -> tuple[Any, State, Array]:
     """`(z, x)` with z = mean + exp(log_variance / 2) noise from x = (mean, log_variance); the cache is z - mean."""
+    if x[0].shape != x[1].shape:
+        raise ShapeError(f"Draw: expected mean and log_variance of one shape, got {x[0].shape} and {x[1].shape}")
     noise = mode.key.generator().standard_normal(x[0].shape, np.float32) if isinstance(mode, Train) else np.float32(0)
     moved = np.exp(x[1] / 2) * noise
     return (x[0] + moved, x), state, moved
@@ -72,33 +75,24 @@ def draw_vjp(params: Params, moved: Array, dy: Any) -> tuple[Params, tuple[Array
 
 
 def draw_shape(in_shape: Any) -> Any:
+    if len(in_shape) != 2 or not isinstance(in_shape[0], tuple) or in_shape[0] != in_shape[1]:
+        raise ShapeError(f"Draw: expected the input shape (mean's, log_variance's), one shape twice, got {in_shape}")
     return in_shape[0], in_shape
 
 
 Draw = layer("Draw", no_params, draw_forward, draw_vjp, out_shape=draw_shape)
 
 
-def digits(folder: Path | None, key: Key) -> tuple[Array, Array, Ints]:  # to train on; to test on, and what these show
-    if folder is None:
-        from sklearn.datasets import load_digits
-        images, labels = load_digits(return_X_y=True)
-        (x, _), (test, labels) = split((np.asarray(images / 16, np.float32), labels), 0.2, key)
-        return x, test, labels
-    names = "train-images-idx3", "t10k-images-idx3", "t10k-labels-idx1"
-    x, test, labels = (read_idx(folder / f"{name}-ubyte.gz") for name in names)
-    return x.reshape(-1, 784) / np.float32(255), test.reshape(-1, 784) / np.float32(255), labels
-
-
 def draw(path: Path, seen: dict[str, Array], codes: dict[str, Array], labels: Ints, samples: Array) -> None:
     """Digits and what remains of them above; both planes of codes, and what the second one decodes to, below."""
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     def show(name: str, images: Array, columns: int, **options: Any) -> None:
         cells = [np.pad(image.reshape(side, side), 1) for image in images]
         rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
         axes[name].imshow(np.block(rows), cmap="gray_r", vmin=0, vmax=1, **options)
 
-    figure, axes = plt.subplot_mosaic("ttt;abc", figsize=(14, 8.5), layout="constrained", height_ratios=[3, 5])
+    figure, axes = plt.subplot_mosaic("ttt;abc", figsize=(14, 7.4), layout="constrained", height_ratios=[2, 3])
     side, some = int(samples.shape[1] ** 0.5), [np.flatnonzero(labels == i // 2)[i % 2] for i in range(20)]
     show("t", np.concatenate([images[some] for images in seen.values()]), 20)
     axes["t"].set(xticks=(), title="test digits, and what two numbers keep of them")
@@ -106,14 +100,13 @@ def draw(path: Path, seen: dict[str, Array], codes: dict[str, Array], labels: In
     for name, (kind, code) in zip("ab", codes.items()):
         points = axes[name].scatter(code[:, 0], code[:, 1], 8, labels, cmap="tab10", vmin=-0.5, vmax=9.5)
         axes[name].set(xlabel="first number", ylabel="second number", title=f"codes of the {kind} autoencoder")
-    figure.colorbar(points, ax=axes["a"], ticks=range(10), label="digit", location="left")
-    show("c", samples, 11, extent=(-2.2, 2.2, -2.2, 2.2))
+    figure.colorbar(points, ax=axes["b"], ticks=range(10), label="digit")
+    show("c", samples, 11, extent=(-2.2, 2.2, -2.2, 2.2), aspect="auto")
     axes["c"].set(xlabel="first number", ylabel="second number", title="what the variational one decodes")
     figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 if __name__ == "__main__":
-    try:
+    with stops_cleanly():
         main()
-    except KeyboardInterrupt as stop:
-        raise SystemExit("\n".join(["", *getattr(stop, "__notes__", ()), "the same command with --resume goes on"]))

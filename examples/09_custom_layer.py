@@ -1,17 +1,18 @@
 """A layer of your own: write forward and vjp, let check_layer find the mistake in them, then train with it.
 
 The layer is Snake, y = x + sin(a x)**2 / a with a learned frequency a for each feature (Ziyin et al. 2020): what is
-periodic in the data goes on beyond it. Networks of tanh and relu fit the same data and know nothing of what follows.
+periodic in the data goes on beyond it. Networks of tanh and relu, trained alike, know nothing of what follows.
+Each training is saved to OUT/09_custom_layer_NAME.npz: stop with Ctrl-C, go on with --resume.
 
-Run: python examples/09_custom_layer.py [--seed 0] [--epochs 1500] [--out out]
+Run: python examples/09_custom_layer.py [--seed 0] [--epochs 1500] [--resume] [--out out]
 """
 
 from pathlib import Path
 
 import numpy as np
-from common import arguments, pyplot, stops_cleanly
+from common import arguments, positive, pyplot, resumed, stops_cleanly
 
-from fnn import Dense, Key, Layer, Params, Relu, ShapeError, Tanh, adamw, batches, cosine, mse, progress, serial
+from fnn import Dense, Key, Params, Relu, ShapeError, Tanh, adamw, batches, cosine, mse, progress, serial
 from fnn import stateless, train
 from fnn.testing import LawError, check_layer
 from fnn.types import Array
@@ -58,22 +59,28 @@ HastySnake = stateless("HastySnake", snake_init, snake_forward, hasty_vjp, out_s
 
 
 def main() -> None:
-    parser = arguments(__doc__, resumes=False)
-    parser.add_argument("--epochs", type=int, default=1500)
+    parser = arguments(__doc__)
+    parser.add_argument("--epochs", type=positive, default=1500)
     args = parser.parse_args()
 
     try:
         check_layer(HastySnake, (3,))
     except LawError as error:
         print(f"the wrong layer is refused:\n  {error}")
-    print(f"the right one keeps every law; largest error of its derivatives: {check_layer(Snake, (3,)):.1e}", flush=True)
+    print(f"the right one keeps every law; largest error of its derivatives: {check_layer(Snake, (3,)):.1e}")
 
+    key = Key(args.seed)
     x = np.linspace(-10, 10, 200, dtype=np.float32)[:, None]
     beyond = np.linspace(-25, 25, 500, dtype=np.float32)[:, None]
+    data, opt = batches((x, signal(x)), size=len(x)), adamw(cosine(0.03, steps=args.epochs), weight_decay=0.1)
     fits: dict[str, Array] = {}
     for name, unit in (("tanh", Tanh), ("relu", Relu), ("snake", Snake)):
-        with stops_cleanly():
-            fits[name] = fit(unit, x, signal(x), beyond, args.epochs, Key(args.seed))
+        print(f"network of {name}", flush=True)
+        net, path = serial(Dense(32), unit, Dense(1)), args.out / f"09_custom_layer_{name}.npz"
+        params, report = net.init(key.fold_in("init"), (1,)), progress(args.epochs)
+        result = train(params, data, opt, model=net, loss=mse, epochs=args.epochs, key=key, report=report,
+                       checkpoint=path, checkpoint_every=500, resume=resumed(args, path))  # fmt: skip
+        fits[name] = net.apply(result.params, beyond)
     outside = np.abs(beyond) > 10
     errors = {name: float(np.mean((y - signal(beyond))[outside] ** 2)) for name, y in fits.items()}
     print("mean squared error outside the data: " + ", ".join(f"{name} {e:.4f}" for name, e in errors.items()))
@@ -85,15 +92,6 @@ def signal(x: Array) -> Array:
     """A season on a trend."""
     y: Array = np.sin(x) + 0.1 * x
     return y
-
-
-def fit(unit: Layer[Array, Array], x: Array, y: Array, beyond: Array, epochs: int, key: Key) -> Array:
-    """What a network of these units, trained on the data, says of a longer stretch."""
-    net = serial(Dense(32), unit, Dense(1))
-    params = net.init(key.fold_in("init"), (1,))
-    data, opt = batches((x, y), size=len(x)), adamw(cosine(0.03, steps=epochs), weight_decay=0.1)
-    result = train(params, data, opt, model=net, loss=mse, epochs=epochs, key=key, report=progress(epochs))
-    return net.apply(result.params, beyond)
 
 
 def draw(folder: Path, x: Array, beyond: Array, fits: dict[str, Array]) -> Path:
@@ -114,4 +112,5 @@ def draw(folder: Path, x: Array, beyond: Array, fits: dict[str, Array]) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    with stops_cleanly():
+        main()

@@ -2,83 +2,83 @@
 
 The network is a body and a head, by name. The first training saves both; the second loads the body alone from that
 checkpoint, freezes it, and trains a new head. For comparison the same few examples train everything from there, and
-everything from nothing, and often do as well. Without --data: the 8x8 digits that scikit-learn carries; with --data DIR: MNIST.
-Writes OUT/10_freeze_finetune.png: the three accuracies while they train, and the examples that they learn from.
+everything from nothing: the 8x8 digits that scikit-learn carries do as well without a body that has seen others, those
+of MNIST (--data DIR) do not.
+Writes OUT/10_freeze_finetune.png: the three accuracies while they train, and the examples that they learn from. Each
+training is saved to a file of its own, OUT/10_*.npz: stop with Ctrl-C, go on with --resume.
 
-Run: python examples/10_freeze_finetune.py [--data DIR] [--few 10] [--epochs 60] [--seed 0] [--out out]
+Run: python examples/10_freeze_finetune.py [--data DIR] [--few 10] [--epochs 60] [--seed 0] [--resume] [--out out]
 """
 
 from pathlib import Path
 
 import numpy as np
-from common import Examples, arguments, draw_images, pyplot, read_digits, stops_cleanly
+from common import Examples, arguments, draw_images, existing, positive, pyplot, read_digits, resumed, stops_cleanly
 
 from fnn import Conv2D, Dense, Flatten, Key, Layer, MaxPool2D, Params, Relu, Result, accuracy, adamw, batches, cosine
 from fnn import frozen, load_arrays, named, progress, save, serial, softmax_cross_entropy, train, tree
 from fnn.types import Array
 
+Network = Layer[Array, Array]
 BODY = serial(Conv2D(16, 3), Relu, MaxPool2D(2), Conv2D(32, 3), Relu, MaxPool2D(2), Flatten)
 
 
-def network(body: Layer[Array, Array]) -> Layer[Array, Array]:
+def network(body: Network) -> Network:
     """Its parameters are body/... and head/..., whether the body is frozen or not."""
     return serial(named("body", body), named("head", Dense(5)))
 
 
 def main() -> None:
-    parser = arguments(__doc__, resumes=False)
-    parser.add_argument("--data", type=Path, help="folder with the IDX files of MNIST, or a .mat file of it")
-    parser.add_argument("--few", type=int, default=10, help="examples of each of the digits 5 to 9")
-    parser.add_argument("--epochs", type=int, default=60, help="of the few examples")
+    parser = arguments(__doc__)
+    parser.add_argument("--data", type=existing, help="folder with the IDX files of MNIST, or a .mat file of it")
+    parser.add_argument("--few", type=positive, default=10, help="examples of each of the digits 5 to 9")
+    parser.add_argument("--epochs", type=positive, default=60, help="of the few examples")
     args = parser.parse_args()
-    checkpoint = args.out / "10_freeze_finetune.npz"
 
     key = Key(args.seed)
     training, test = read_digits(args.data, key.fold_in("split"))
     in_shape = training[0].shape[1:]
-    with stops_cleanly():
-        net = network(BODY)
-        print("digits 0 to 4, body and head", flush=True)
-        epochs = 3 if args.data else 20
-        before = fit(net, net.init(key.fold_in("low"), in_shape), five(training, 0), five(test, 0), epochs, 0.003, key)
-        save(checkpoint, before.params)
 
-        few = first_of_each(five(training, 5), args.few)
-        fresh = net.init(key.fold_in("high"), in_shape)
-        loaded = with_body(fresh, checkpoint)
-        ways = {
-            "frozen body, new head": (network(frozen(BODY)), loaded, 0.01),
-            "everything fine-tuned": (net, loaded, 0.003),
-            "everything from nothing": (net, fresh, 0.003),
-        }
-        results: dict[str, Result] = {}
-        for name, (model, params, rate) in ways.items():
-            print(f"digits 5 to 9, {len(few[0])} examples: {name}", flush=True)
-            results[name] = fit(model, params, few, five(test, 5), args.epochs, rate, key)
+    def fit(name: str, net: Network, params: Params, digits: Examples, first: int, epochs: int, rate: float) -> Result:
+        print(f"digits {first} to {first + 4}, {len(digits[0]):,} examples: {name}", flush=True)
+        path, data = args.out / f"10_{name.replace(' ', '_')}.npz", batches(digits, size=min(32, len(digits[0])))
+        opt, loss = adamw(cosine(rate, steps=epochs * data.steps_per_epoch)), softmax_cross_entropy()
+        return train(params, data, opt, model=net, loss=loss, epochs=epochs, key=key, metrics=(accuracy,),
+                     evaluation=five(test, first), report=progress(epochs), checkpoint=path,
+                     resume=resumed(args, path))  # fmt: skip
 
-    kept = all(a is b for a, b in zip(tree.leaves(results["frozen body, new head"].params["body"]), tree.leaves(loaded["body"])))
+    net = network(BODY)
+    params, epochs = net.init(key.fold_in("low"), in_shape), 3 if args.data else 20
+    before = fit("body and head", net, params, five(training, 0), 0, epochs, 0.003)
+    few = first_of_each(five(training, 5), args.few)
+    fresh = net.init(key.fold_in("high"), in_shape)
+    loaded = with_body(fresh, args.out / "10_body_and_head.npz")
+    ways = {
+        "frozen body, new head": (network(frozen(BODY)), loaded, 0.01),
+        "everything fine-tuned": (net, loaded, 0.003),
+        "everything from nothing": (net, fresh, 0.003),
+    }
+    results = {name: fit(name, *way[:2], few, 5, args.epochs, way[2]) for name, way in ways.items()}
+
+    found = results["frozen body, new head"].params["body"]
+    kept = all(np.array_equal(a, b) for a, b in zip(tree.leaves(found), tree.leaves(loaded["body"])))
     print(f"digits 0 to 4: accuracy {before.history[-1].evaluation['accuracy']:.4f}")
     for name, result in results.items():
         print(f"digits 5 to 9, {name}: accuracy {result.history[-1].evaluation['accuracy']:.4f}")
-    print(f"the frozen body is {'the same objects as' if kept else 'NOT'} what was loaded from {checkpoint}")
+    print(f"the frozen body is {'still' if kept else 'NOT'} what was loaded")
     print(f"picture: {draw(args.out, results, few)}")
-    print(f"test accuracy with the frozen body: {results['frozen body, new head'].history[-1].evaluation['accuracy']:.4f}")
-
-
-def fit(
-    net: Layer[Array, Array], params: Params, few: Examples, test: Examples, epochs: int, rate: float, key: Key
-) -> Result:
-    data, loss = batches(few, size=min(32, len(few[0]))), softmax_cross_entropy()
-    opt, report = adamw(cosine(rate, steps=epochs * data.steps_per_epoch)), progress(epochs)
-    return train(
-        params, data, opt, model=net, loss=loss, epochs=epochs, key=key, evaluation=test, metrics=(accuracy,), report=report
-    )
+    correct = results["frozen body, new head"].history[-1].evaluation["accuracy"]
+    print(f"test accuracy with the frozen body: {correct:.4f}")
 
 
 def with_body(params: Params, checkpoint: Path) -> Params:
-    """The parameters with those of the body from a checkpoint; what else it holds is left there."""
+    """The parameters with those of the body from the checkpoint of a training; what else it holds is left there."""
     saved = load_arrays(checkpoint)
-    merged: Params = tree.map_with_path(lambda path, leaf: saved[path] if path.startswith("body/") else leaf, params)
+
+    def chosen(path: str, leaf: Array) -> Array:
+        return saved[f"train_state/params/{path}"] if path.startswith("body/") else leaf
+
+    merged: Params = tree.map_with_path(chosen, params)
     return merged
 
 
@@ -114,4 +114,5 @@ def draw(folder: Path, results: dict[str, Result], few: Examples) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    with stops_cleanly():
+        main()

@@ -1,56 +1,101 @@
-"""What several examples share: their arguments, digits to read, a stop that loses nothing, and pictures of digits."""
+"""What several examples share: arguments, stopping and going on, digits to read, and pictures."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fnn import Key, read_idx, split
+from fnn import CheckpointError, Key, load_arrays, read_idx, save, split
 from fnn.types import Array, Ints
 
 Examples = tuple[Array, Ints]
 """Images (n, height, width, 1) with pixels from 0 to 1, and their labels."""
 
 
-def arguments(description: str | None, *, resumes: bool = True) -> argparse.ArgumentParser:
+# --- arguments, stopping and going on --------------------------------------------------------------------------------
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
     """The arguments that every example has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=_folder, default="out", help="folder for what is written")
-    if resumes:
-        parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
+    parser.add_argument("--seed", type=_seed, default=0)
+    parser.add_argument("--out", type=_folder, default="out", help="folder for what is written (default: out)")
+    parser.add_argument("--resume", action="store_true", help="go on from what is saved in OUT")
     return parser
 
 
+def positive(text: str) -> int:
+    """The type of an argument that counts."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)
+
+
+def existing(path: str) -> Path:
+    """The type of an argument that says where data is."""
+    if not Path(path).exists():
+        raise argparse.ArgumentTypeError(f"there is no file or folder {path}")
+    return Path(path)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a seed, an integer from 0 on, got {text!r}")
+    return int(text)
+
+
 def _folder(path: str) -> Path:
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot make the folder {path}: {error.strerror}") from None
+    return Path(path)
 
 
 @contextmanager
 def stops_cleanly() -> Iterator[None]:
-    """Ctrl-C in this block ends the program with a line, and with what `train` says of the checkpoint that it saved."""
+    """Ctrl-C in this block ends the program with what was saved and how to go on, not with a traceback.
+
+    Files that cannot be read or written, or do not fit, end it with what is wrong with them.
+    """
     try:
         yield
+    except (OSError, CheckpointError) as error:
+        raise SystemExit(f"{error}") from None
     except KeyboardInterrupt as interrupt:
-        notes = getattr(interrupt, "__notes__", [])
-        how = ["the same command with --resume does that"] if notes else ["stopped"]
-        raise SystemExit("\n".join(["", *notes, *how])) from None
+        notes = getattr(interrupt, "__notes__", ["stopped"])
+        raise SystemExit("\n".join(["", *notes, "the same command with --resume goes on from what is saved"])) from None
+
+
+def resumed(args: argparse.Namespace, checkpoint: Path) -> Path | None:
+    """The checkpoint to go on from: with --resume, and if there is one (what was stopped early has saved nothing)."""
+    if args.resume and not checkpoint.exists():
+        print(f"no checkpoint {checkpoint} yet: it begins anew", flush=True)
+    return checkpoint if args.resume and checkpoint.exists() else None
+
+
+def save_moments(path: Path, moments: Mapping[int, Array]) -> None:
+    """Keeps what a picture will show of several moments of a training, each an array."""
+    save(path, {str(moment): a for moment, a in moments.items()})
+
+
+def load_moments(path: Path) -> dict[int, Array]:
+    """What `save_moments` has kept."""
+    return {int(moment): a for moment, a in load_arrays(path).items()}
 
 
 # --- digits ----------------------------------------------------------------------------------------------------------
 
 
 def read_digits(data: Path | None, key: Key) -> tuple[Examples, Examples]:
-    """Digits to train on and to test on, from MNIST in a folder or a .mat file, or those of scikit-learn; says which."""
+    """Digits to train on and to test on: of MNIST in a folder or a .mat file, or of scikit-learn; says which."""
     if data is None:
         training, test = sklearn_digits(key)
     else:
-        training, test = read_mat(data) if data.suffix == ".mat" else read_folder(data)
+        training, test = read_folder(data) if data.is_dir() else read_mat(data)
     source = "the digits of scikit-learn" if data is None else data
     print(f"data: {source}, {len(training[0]):,} to train on, {len(test[0]):,} to test on", flush=True)
     return training, test
@@ -65,13 +110,20 @@ def sklearn_digits(key: Key) -> tuple[Examples, Examples]:
 
 
 def read_folder(folder: Path) -> tuple[Examples, Examples]:
-    """MNIST as it is published, in four IDX files: 60,000 and 10,000 digits of 28x28 pixels."""
+    """MNIST as it is published, in four IDX files, compressed or not: 60,000 and 10,000 digits of 28x28 pixels."""
 
-    def read(part: str) -> Examples:
-        images, labels = (read_idx(folder / f"{part}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    def read(part: str, kind: str) -> Any:
+        names = [f"{part}-{kind}-ubyte{end}" for end in (".gz", "")]
+        for name in names:
+            if (folder / name).is_file():
+                return read_idx(folder / name)
+        raise SystemExit(f"--data {folder}: expected the four files of MNIST there, but found no {' or '.join(names)}")
+
+    def examples(part: str) -> Examples:
+        images, labels = read(part, "images-idx3"), read(part, "labels-idx1")
         return _images(images.astype(np.float32) / 255), labels
 
-    return read("train"), read("t10k")
+    return examples("train"), examples("t10k")
 
 
 def read_mat(path: Path) -> tuple[Examples, Examples]:
@@ -82,13 +134,17 @@ def read_mat(path: Path) -> tuple[Examples, Examples]:
     """
     from scipy.io import loadmat
 
-    content = loadmat(path)
+    try:
+        content = loadmat(path)
+    except (ValueError, NotImplementedError) as error:
+        raise SystemExit(f"--data {path}: expected a folder or a .mat file, but SciPy says: {error}") from None
     if {"data", "label"} <= content.keys():
         images, labels = _images(content["data"].T / np.float32(255)), content["label"].ravel().astype(np.int64)
         n = len(images) * 6 // 7
         return (images[:n], labels[:n]), (images[n:], labels[n:])
-    if missing := [name for name in (f"{part}{i}" for part in ("train", "test") for i in range(10)) if name not in content]:
-        raise SystemExit(f"{path}: expected data and label, or train0 to test9; there is no {', '.join(missing)}")
+    wanted = [f"{part}{i}" for part in ("train", "test") for i in range(10)]
+    if missing := [name for name in wanted if name not in content]:
+        raise SystemExit(f"--data {path}: expected data and label, or train0 to test9; no {', '.join(missing)} there")
 
     def read(part: str) -> Examples:
         classes = [content[f"{part}{i}"] for i in range(10)]
@@ -105,11 +161,12 @@ def _images(pixels: Any) -> Array:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def pyplot() -> Any:
-    """matplotlib's pyplot, drawing to files."""
+def pyplot(*, live: bool = False) -> Any:
+    """matplotlib's pyplot, drawing to files; with `live` in a window where there is a display."""
     import matplotlib
 
-    matplotlib.use("Agg")
+    if not live:
+        matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     return plt
@@ -125,6 +182,37 @@ def draw_images(figure: Any, images: Sequence[Array] | Array, titles: Sequence[s
         panel.set_title(title, fontsize=8, pad=2)
 
 
+def save_images(path: str, title: str, images: Array, titles: Sequence[str], columns: int, **how: Any) -> None:
+    """A picture of a grid of images alone."""
+    plt, rows = pyplot(), max(1, -(-len(images) // columns))
+    figure = plt.figure(figsize=(10, 0.6 + rows * (10 / columns + 0.25)), layout="constrained")
+    draw_images(figure, images, titles, columns, **how)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def save_gif(path: str | Path, figure: Any, show: Callable[[int], None], moments: Iterable[int]) -> None:
+    """An animation: what `show` makes of the figure at each of the moments."""
+    from matplotlib.animation import PillowWriter
+
+    writer = PillowWriter(fps=7)
+    with writer.saving(figure, path, dpi=75):
+        for moment in moments:
+            show(moment)
+            writer.grab_frame()
+            figure.set_layout_engine("none")  # the first layout is good for all, and it is slow
+
+
+def percent(axis: Any) -> None:
+    """Labels such as 2 % instead of 2e-2 on an axis, also where it is logarithmic and short."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g} %"))
+    axis.set_minor_formatter(FuncFormatter(lambda share, _: ""))
+
+
 def draw_confusion(axes: Any, matrix: Any, names: Sequence[Any]) -> None:
     """How many of each class (row) were read as which (column); the colours show the mistakes."""
     mistakes = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
@@ -135,10 +223,3 @@ def draw_confusion(axes: Any, matrix: Any, names: Sequence[Any]) -> None:
     axes.set(xlabel="read as", ylabel="is", title="confusion matrix")
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
-
-
-def window_or_file() -> tuple[Any, bool]:
-    """matplotlib's pyplot, and whether it draws in a window: where there is no display, it can only write files."""
-    import matplotlib.pyplot as plt
-
-    return plt, plt.get_backend().lower() != "agg"

@@ -54,7 +54,7 @@ def call(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     module: Any = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)  # what a layer of its own needs to be pickled
     spec.loader.exec_module(module)
-    for name in ("draw", "draw_digits", "animate"):
+    for name in ("draw", "draw_digits", "animate", "save_gif"):
         monkeypatch.setattr(module, name, no_picture, raising=False)
     monkeypatch.setattr(sys, "argv", [str(path), *arguments])
     assert isinstance(module, ModuleType)
@@ -95,8 +95,11 @@ def test_an_example_says_how_it_is_used(path: Path) -> None:
 def test_wrong_arguments_are_refused(
     path: Path, wrong: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    with pytest.raises((ValueError, SystemExit), match="positive integer|seed|2"):
+    wrong = ["--steps" if "_m" in path.stem and word == "--epochs" else word for word in wrong]  # moons, mnist
+    with pytest.raises(SystemExit, match="2"):
         call(path, monkeypatch, capsys, *wrong, "--out", str(tmp_path))
+    said = capsys.readouterr().err
+    assert "expected a positive integer" in said or "expected a seed" in said
 
 
 # --- what is claimed of them -----------------------------------------------------------------------------------------
@@ -107,7 +110,7 @@ def test_the_sine_is_fitted(
     seed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     error = call(example("01_sine"), monkeypatch, capsys, "--seed", str(seed), "--out", str(tmp_path))
-    assert error < 0.05
+    assert error < 0.03
 
 
 def test_the_sine_resumed_ends_at_the_same_number(
@@ -159,8 +162,59 @@ def test_mnist_files_are_read(
             (tmp_path / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(head + a.tobytes()))
     arguments = ["--data", str(tmp_path), "--epochs", "5", "--out", str(tmp_path)]
     assert call(example("02_digits"), monkeypatch, capsys, *arguments) == 1.0
-    with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte.gz"):
-        call(example("02_digits"), monkeypatch, capsys, "--data", str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("stem", ["02_digits", "06_mnist", "07_char_lm", "08_autoencoder", "10_freeze_finetune"])
+def test_data_that_is_not_there_is_missed_in_a_line(stem: str, tmp_path: Path) -> None:
+    done = command(example(stem), "--data", str(tmp_path / "none"), "--out", str(tmp_path))
+    assert done.returncode == 2 and f"there is no file or folder {tmp_path / 'none'}" in done.stderr
+    done = command(example(stem), "--data", str(tmp_path), "--out", str(tmp_path))
+    assert done.returncode == 1 and str(tmp_path) in done.stderr and "Traceback" not in done.stderr
+
+
+RESUMED: dict[str, list[str]] = {
+    "01_sine": ["--epochs", "400"],
+    "02_digits": ["--epochs", "8"],
+    "03_rnn_sine_to_cosine": ["--epochs", "5"],
+    "04_regression": ["--epochs", "200"],
+    "05_moons": ["--steps", "120", "--no-drawing"],
+    "06_mnist": ["--steps", "300"],
+    "07_char_lm": ["--epochs", "2"],
+    "08_autoencoder": ["--epochs", "5"],
+    "09_custom_layer": ["--epochs", "300"],
+    "10_freeze_finetune": ["--epochs", "4"],
+}
+
+
+@every_example
+def test_an_interrupted_example_says_how_to_go_on_and_ends_at_the_same_number(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Ctrl-C at the third progress line, an interrupted program started again with --resume, and one left alone."""
+    lines = 0
+
+    def interrupting(*arguments: Any) -> Any:
+        def report(row: Any) -> None:
+            nonlocal lines
+            lines += 1
+            if lines == 3:
+                raise KeyboardInterrupt
+        return report
+
+    arguments = RESUMED[path.stem]
+    whole = call(path, monkeypatch, capsys, *arguments, "--out", str(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr("fnn.progress", interrupting)
+        with pytest.raises(SystemExit, match="--resume goes on"), stops_cleanly(path, patch):
+            call(path, patch, capsys, *arguments, "--out", str(tmp_path / "cut"))
+    assert lines == 3
+    assert call(path, monkeypatch, capsys, *arguments, "--out", str(tmp_path / "cut"), "--resume") == whole
+
+
+def stops_cleanly(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the examples put around their `main`."""
+    monkeypatch.syspath_prepend(str(path.parent))
+    return importlib.import_module("common").stops_cleanly()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -190,14 +244,19 @@ def test_an_autoencoder_beats_the_best_linear_code(
 ) -> None:
     """Two principal components leave at least 0.05 of the small digits for every seed."""
     error = call(example("08_autoencoder"), monkeypatch, capsys, "--epochs", "30", "--out", str(tmp_path))
-    assert error < 0.04
+    assert error < 0.045
 
 
-def test_the_layer_that_draws_has_the_right_derivative() -> None:
+def test_the_layer_that_draws_has_the_right_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fnn import ShapeError
     from fnn.testing import check_vjp
 
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
     spec = importlib.util.spec_from_file_location("autoencoder", example("08_autoencoder"))
     assert spec and spec.loader
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert check_vjp(module.Draw, ((3,), (3,))) < 1e-7
+    for wrong in ((3,), (3, 3), ((3,), (4,)), ((3,), (3,), (3,))):
+        with pytest.raises(ShapeError, match="Draw: expected"):
+            module.Draw.out_shape(wrong)
