@@ -58,7 +58,7 @@ def _cheaper(call: Call) -> Call:
         return Call(np.dot, "dot", call.args, {}, "out", call.outs, positional=True)
     if isinstance(call.f, np.ufunc) and call.how == "out" and not call.keywords:
         dtypes = {part.dtype for part in call.args if isinstance(part, View)}
-        if len(dtypes) == 1 and (dtype := dtypes.pop()).kind == "f" and call.f.nout == 1:
+        if len(dtypes) == 1 and (dtype := dtypes.pop()).kind in "fiu" and call.f.nout == 1:
             args = tuple(_scalar(part, dtype) for part in call.args)
             return Call(call.f, call.name, args, {}, "out", call.outs, positional=call.positional)
     return call
@@ -98,7 +98,10 @@ def _is_matrix(view: View) -> bool:
 
 
 def _scalar(part: Any, dtype: np.dtype[Any]) -> Any:
-    if type(part) in (int, float) or isinstance(part, np.generic) and part.dtype == dtype:
+    if dtype.kind != "f" and type(part) is int and not np.iinfo(dtype).min <= part <= np.iinfo(dtype).max:
+        return part
+    same = isinstance(part, np.generic) and part.dtype == dtype
+    if same or type(part) is int or type(part) is float and dtype.kind == "f":
         array = np.array(part, dtype)
         array.setflags(write=False)
         return View(Storage("constant", array.nbytes, array), 0, dtype, (), ())

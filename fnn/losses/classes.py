@@ -111,16 +111,19 @@ def hits(classes: Classes, output: Array, target: Array | Ints) -> Array:
 
 def one_hot_rows(kind: str, labels: Ints, classes: int, dtype: np.dtype[Any], ignore: int | None = None) -> Array:
     """One row for each label, with 1 at it, and zeros where it is ignored; other labels raise `ValueError`."""
-    column = labels.reshape(-1, 1)
-    found: NDArray[np.bool_] = column == np.arange(classes)
-    kept: Any = labels.size
-    if ignore is not None:
-        counts = column != ignore
+    flat = labels.reshape(-1)
+    found: NDArray[np.bool_] = flat == np.arange(classes)[:, None]
+    if ignore is None:
+        largest = flat.view(f"u{flat.itemsize}").max(initial=0)  # of what is negative, a large number
+        wrong = largest >= classes
+    else:
+        counts = flat != ignore
         found &= counts
-        kept = np.count_nonzero(counts)
-    if unexpected(np.not_equal(np.count_nonzero(found), kept)):
+        wrong = np.not_equal(np.count_nonzero(found), np.count_nonzero(counts))
+    if unexpected(wrong):
         check_labels(kind, labels, classes, ignore)
-    rows: Array = found.astype(dtype)
+    rows = np.empty((flat.size, classes), dtype)
+    rows.T[...] = found
     return rows
 
 
