@@ -6,6 +6,7 @@ as `train(..., threads=n)` does, where `train` would.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -74,7 +75,9 @@ def _threaded(
     """The step on several threads, if it is one that `train` splits."""
     if threads == 1 or undivided(net, loss, opt, begin.state):
         raise NotOffered("batches are not split")
-    pool = ExitStack().enter_context(workers(threads))
+    stack = ExitStack()
+    atexit.register(stack.close)  # the threads are there as long as the process
+    pool = stack.enter_context(workers(threads))
     step = ThreadedStep(make_step(net, loss, opt), net, loss, opt, None, pool, threads, None)
     step(begin, batch)
     if not any(step.pays.values()):
