@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from common import arguments, load_moments, positive, pyplot, resumed, save_gif, save_moments, stops_cleanly
 
-from fnn import Dense, Key, Relu, Row, TrainState, adamw, batches, cosine, evaluate, iterate, load, load_metadata
-from fnn import make_step, progress, save, serial, sigmoid_cross_entropy, split, tree
+from fnn import Dense, Key, Relu, Row, TrainState, adamw, batches, compiled, cosine, evaluate, iterate, load
+from fnn import load_metadata, make_step, progress, save, serial, sigmoid_cross_entropy, split, tree
 from fnn.metrics import binary_accuracy
 from fnn.types import Array
 
@@ -47,9 +47,9 @@ def main() -> None:
 
     metrics, report = (binary_accuracy(threshold=0),), progress(args.steps / data.steps_per_epoch)
     view = None if args.no_drawing else View(training, test, args.scale, curve, planes)
-    steps, left = iterate(make_step(net, loss, opt), now, data.stream(key, now.step)), max(0, args.steps - now.step)
+    step, left = compiled(make_step(net, loss, opt)), max(0, args.steps - now.step)
     seconds, began = curve[-1][1] if curve else 0.0, perf_counter()
-    for now, _ in islice(steps, left):
+    for now, _ in islice(iterate(step, now, data.stream(key, now.step)), left):
         if now.step % EVERY == 0 or now.step == args.steps:
             seconds += perf_counter() - began
             measured = [evaluate(net, now.params, part, loss=loss, metrics=metrics) for part in (training, test)]

@@ -20,9 +20,9 @@ import numpy as np
 from common import arguments, draw_confusion, existing, percent, positive, pyplot, read_digits, resumed, stops_cleanly
 
 from fnn import Conv2D, Dense, Dropout, Flatten, Key, Layer, MaxPool2D, Optimizer, Relu, Row, Silu, Tanh, TrainState
-from fnn import accuracy, adamw, add_decayed_weights, batches, chain, cosine, evaluate, initializers, inverse_time
-from fnn import iterate, load, load_metadata, make_step, progress, save, serial, sgd, softmax_cross_entropy, tree
-from fnn import warmup
+from fnn import accuracy, adamw, add_decayed_weights, batches, chain, compiled, cosine, evaluate, initializers
+from fnn import inverse_time, iterate, load, load_metadata, make_step, progress, save, serial, sgd
+from fnn import softmax_cross_entropy, tree, warmup
 from fnn.metrics import confusion_matrix
 from fnn.types import Array
 
@@ -72,7 +72,7 @@ def main() -> None:
         now, curve = load(path, now), load_metadata(path)["curve"]
 
     loss, every, report = softmax_cross_entropy(), max(1, total // 20), progress(total / data.steps_per_epoch)
-    steps = iterate(make_step(net, loss, opt), now, data.stream(key, now.step))
+    steps = iterate(compiled(make_step(net, loss, opt)), now, data.stream(key, now.step))
     losses: list[float] = []
     seconds, began = curve[-1][1] if curve else 0.0, perf_counter()
     for now, measured in islice(steps, max(0, total - now.step)):
