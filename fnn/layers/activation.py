@@ -117,7 +117,7 @@ def _exp(x: Array, out: Array | None = None) -> Array:
 @lru_cache(maxsize=64)
 def _ceiling(n: int, dtype: np.dtype[Any]) -> Array:
     """n times 40: NumPy takes the minimum with an array in a quarter of the time that it needs for one number."""
-    ceiling = np.full(n, 40, dtype)
+    ceiling = np.repeat(np.array(40, dtype), n)  # what is kept is not made by what a recorder replaces
     ceiling.setflags(write=False)
     return ceiling
 
