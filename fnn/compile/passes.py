@@ -23,7 +23,7 @@ def without_dead(calls: list[Call], kept: list[Storage], wanted: list[Variable])
     found = []
     for call in reversed(calls):
         needed = (
-            call.how == "guard"
+            call.how in ("guard", "branch")
             or _is_draw(call)
             or any(id(out.storage) in live for out in call.outs)
             or (call.target is not None and call.target.index in named)
@@ -33,6 +33,20 @@ def without_dead(calls: list[Call], kept: list[Storage], wanted: list[Variable])
             live.update(id(view.storage) for view in call.reads())
             named.update(variable.index for variable in variables((call.args, call.keywords)))
     return found[::-1]
+
+
+def with_numbers_first(calls: list[Call], given: set[int]) -> list[Call]:
+    """What depends on numbers alone before all else: a replay that has to end for one of them ends early."""
+    known, early, late = set(given), [], []
+    for call in calls:
+        alone = call.how in ("value", "branch") and not any(True for _ in call.reads()) and not _is_draw(call)
+        if alone and all(variable.index in known for variable in variables((call.args, call.keywords))):
+            early.append(call)
+            if call.target is not None:
+                known.add(call.target.index)
+        else:
+            late.append(call)
+    return [*early, *late]
 
 
 def _is_draw(call: Call) -> bool:

@@ -13,13 +13,19 @@ import numpy as np
 
 from fnn.compile.allocation import aligned, allocate
 from fnn.compile.packs import Packs, levelled
-from fnn.compile.passes import with_cheap_calls, with_copied_arguments, with_whole_operands, without_dead
+from fnn.compile.passes import (
+    with_cheap_calls,
+    with_copied_arguments,
+    with_numbers_first,
+    with_whole_operands,
+    without_dead,
+)
 from fnn.compile.placement import Moved, placed
 from fnn.compile.program import NotRecordable, Variable, View
 from fnn.compile.recorder import Recorder
 from fnn.compile.stand_ins import Live, Traced
 from fnn.compile.slots import Layout, Pool, Slot, array_at, block
-from fnn.compile.source import Source, function_code
+from fnn.compile.source import Elsewhere, Source, function_code
 from fnn.compile.structure import ArrayLeaf, Node, Static, ValueLeaf, field_names, is_record, leaf_signatures
 from fnn.random import Key
 
@@ -201,7 +207,8 @@ class Plan:
         packs = Packs(levelled(calls), pairs_of, loose)
         calls = packs.run()
         self._move(outs, packs.moved)
-        self.calls = calls
+        given = [i for i, leaf in enumerate(leaves) if isinstance(leaf, ValueLeaf)]
+        self.calls = calls = with_numbers_first(calls, {*range(len(given))})
 
         order = list(carried.items())
         places: dict[int, int] = {}
@@ -327,10 +334,14 @@ class Plan:
             inputs = ["*inputs[0]", "*outputs[1]"]
         inputs += [f"l{i}" for i in (*used, *values)]
         result = self._result(form, names, entry)
+        kept = "instances.append(instance)"
+        if self.pool is not None:
+            kept += "; give(slot); adopted is None or give(adopted)"
         lines += [
             "try: instance = instances.pop()",
             "except IndexError: instance = new()",
-            f"r = instance.run({', '.join(inputs)})",
+            f"try: r = instance.run({', '.join(inputs)})",
+            f"except Elsewhere: {kept}; raise",
             "instances.append(instance)",
             f"result = {result}",
         ]
@@ -341,6 +352,7 @@ class Plan:
         constants = {
             **entry.constants,
             "MISS": MISS,
+            "Elsewhere": Elsewhere,
             "is_": is_,
             "ndarray": np.ndarray,
             "new": self._new,

@@ -101,7 +101,8 @@ class Call:
     """One call of the list.
 
     how: `out` hands `outs` over as `out=`; `copy` copies the result into `outs`; `write` changes the views in `outs`,
-    which are among its arguments; `value` makes a variable; `guard` ends the replay where its argument is true.
+    which are among its arguments; `value` makes a variable; `guard` ends the replay where its argument is true,
+    `branch` where it is not as true as its second argument.
     """
 
     __slots__ = ("args", "f", "how", "keywords", "name", "outs", "positional", "target")

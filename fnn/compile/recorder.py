@@ -200,6 +200,12 @@ class Recorder:
         self.calls.append(Call(f, name, template, {}, "value", (), number.variable))
         return number
 
+    def branch(self, number: Number) -> bool:
+        """Notes that the replay goes on only where the number is as true as it is now."""
+        value = bool(number.value)
+        self.calls.append(Call(None, "branch", (number.variable, value), {}, "branch"))
+        return value
+
     # --- what fnn.recordable asks ------------------------------------------------------------------------------------
 
     def live(self, f: Callable[..., Any], args: tuple[Any, ...]) -> Any:

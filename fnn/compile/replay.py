@@ -13,7 +13,7 @@ from fnn.compile.program import NotRecordable
 from fnn.compile.recorder import recording
 from fnn.compile.report import table
 from fnn.compile.slots import Pool
-from fnn.compile.source import Unexpected
+from fnn.compile.source import Elsewhere, Unexpected
 from fnn.compile.structure import ArrayLeaf, Static, ValueLeaf, flatten, leaf_signatures, unflatten
 from fnn.random import Key
 
@@ -21,7 +21,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 PLANS = 8
-"""Plans that one function can have; forms of arguments beyond these run as they are."""
+"""Forms of arguments that can have a plan; others run as they are."""
+
+WAYS = 4
+"""Plans for arguments of one form, for different ways of branches on numbers such as the number of the step."""
 
 
 class Compiled(Generic[P, R]):
@@ -34,6 +37,7 @@ class Compiled(Generic[P, R]):
         self._seen: dict[Any, int] = {}
         self._named: dict[tuple[str, ...], Compiled[..., R]] = {}
         self._plans: dict[Any, Plan | None] = {}
+        self._others: dict[Any, list[Plan]] = {}
         self._pools: dict[Any, Pool] = {}
         self._recent: Callable[[tuple[Any, ...]], Any] = _miss
         self._lock = threading.Lock()
@@ -44,6 +48,8 @@ class Compiled(Generic[P, R]):
             return self._by_name(args, kwargs)
         try:
             result = self._recent(args)
+        except Elsewhere:
+            return self._another_way(args)
         except Exception as error:
             return self._as_it_is(args, error)
         return result if result is not MISS else self._other(args)
@@ -57,6 +63,7 @@ class Compiled(Generic[P, R]):
     def plans(self) -> tuple[Plan, ...]:
         """The plans made so far."""
         own = [plan for plan in self._plans.values() if plan is not None]
+        own += [plan for others in self._others.values() for plan in others]
         return (*own, *(plan for named in self._named.values() for plan in named.plans))
 
     def explain(self, *, profile: tuple[Any, ...] | None = None, rounds: int = 20) -> str:
@@ -110,23 +117,58 @@ class Compiled(Generic[P, R]):
         self._recent = plan.entry
         try:
             result = plan.entry(args)
+        except Elsewhere:
+            return self._another_way(args)
         except Exception as error:
             return self._as_it_is(args, error)
         return result if result is not MISS else self._f(*args)
 
+    def _another_way(self, args: Any) -> R:
+        """Arguments for which a branch on a number goes another way: each combination of ways has a plan of its own."""
+        leaves: list[Any] = []
+        signatures = tuple([flatten(arg, leaves) for arg in args])
+        first = self._plans[signatures]
+        others = self._others.setdefault(signatures, [])
+        for plan in (*others, *(() if first is None else (first,))):
+            try:
+                result = plan.entry(args)
+            except Elsewhere:
+                continue
+            except Exception as error:
+                return self._as_it_is(args, error)
+            self._recent = plan.entry
+            return result if result is not MISS else self._f(*args)
+        if len(others) + 1 >= WAYS:
+            self._note(f"branches on numbers go more than {WAYS} ways")
+            return self._f(*args)
+        with self._lock:
+            try:
+                plan, given = record(self._f, signatures, leaves, self._pools)
+            except Exception as error:
+                failure = error
+            else:
+                others.append(plan)
+                self._recent = plan.entry
+                found: R = given
+                return found
+        found = self._f(*args)
+        self._note(reason_of(failure))
+        return found
+
     def _recorded(self, signatures: tuple[Any, ...], leaves: list[Any], args: Any) -> R:
         """One real run that is recorded; without a plan, if it cannot be."""
-        if len(self._plans) >= PLANS or not signatures:
-            self._note(f"more than {PLANS} forms of arguments" if signatures else "no arguments")
+        if not signatures:
+            self._note("no arguments")
+            return self._f(*args)
+        if len(self._plans) >= PLANS or len(self._seen) >= 8 * PLANS:
+            self._note(f"more than {min(len(self._seen), PLANS)} forms of arguments")
             return self._f(*args)
         seen = self._seen[signatures] = self._seen.get(signatures, 0) + 1
         if seen <= self._after:
             return self._f(*args)
         with self._lock:
             if signatures in self._plans:
-                known = self._plans[signatures]
-                again: Any = MISS if known is None else known.entry(args)
-                return self._f(*args) if again is MISS else again
+                return self._f(*args)  # another thread has just recorded it
             try:
                 plan, result = record(self._f, signatures, leaves, self._pools)
             except Exception as error:

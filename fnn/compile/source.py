@@ -40,6 +40,10 @@ class _Memory:
         self.owner = owner
 
 
+class Elsewhere(Exception):
+    """A branch on a number goes another way than in the recording: there may be another plan for it."""
+
+
 class Source:
     """Lines of source with the names they use.
 
@@ -55,7 +59,7 @@ class Source:
         self.lines: list[str] = []
         self.of_call: list[int | None] = []
         self.tables: dict[str, dict[Key, tuple[str, View, int]]] = {"arena": {}, "in": {}, "out": {}}
-        self.constants: dict[str, Any] = {"Unexpected": Unexpected}
+        self.constants: dict[str, Any] = {"Unexpected": Unexpected, "Elsewhere": Elsewhere}
         self._names: dict[int, str] = {}
         self._parts: dict[Key, str] = {}
         self._derived: dict[Key, str] = {}
@@ -141,6 +145,9 @@ class Source:
         """The line of a call."""
         if call.how == "guard":
             self.line(f"if {self.operand(call.args[0])}: raise Unexpected", i)
+            return
+        if call.how == "branch":
+            self.line(f"if bool({self.operand(call.args[0])}) is not {call.args[1]}: raise Elsewhere", i)
             return
         args = [self.operand(part) for part in call.args]
         keywords = [f"{name}={self.operand(part)}" for name, part in call.keywords.items()]

@@ -82,9 +82,7 @@ class Live:
     def _refuse(self, *args: Any) -> Any:
         if not self.recorder.active:
             raise RuntimeError("a value of a recording is used after it")
-        raise NotRecordable(
-            "a Python number that changes from call to call decides something; see fnn.recordable.live"
-        )
+        raise NotRecordable("a Python number that changes from call to call decides something; see fnn.recordable.live")
 
     __bool__ = __float__ = __int__ = __index__ = __complex__ = __round__ = __trunc__ = _refuse
     __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _refuse
@@ -102,14 +100,21 @@ def _arithmetic(name: str, f: Callable[..., Any], swapped: bool) -> Callable[...
 
 
 class Number(Live):
-    """A Python number; arithmetic with it is noted."""
+    """A Python number; arithmetic with it is noted, and so is how a branch on it goes."""
 
     __slots__ = ()
+
+    def __bool__(self) -> bool:
+        if not self.recorder.active:
+            self._refuse()
+        return bool(self.recorder.branch(self))
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **keywords: Any) -> Any:
         return _ufunc(self.recorder, ufunc, method, args, keywords)
 
 
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(Number, f"__{_name}__", _arithmetic(_name, getattr(operator, _name), False))
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
     setattr(Number, f"__{_name}__", _arithmetic(_name, getattr(operator, _name), False))
     setattr(Number, f"__r{_name}__", _arithmetic(_name, getattr(operator, _name), True))
