@@ -122,8 +122,8 @@ def test_every_loss(case: LossCase) -> None:
     check_replayed(replays(f, calls))
 
 
-NOT_RECORDABLE = {"accumulate", "plateau", "skip", "deep", "inject"}
-"""Rules that look at the loss, at weights or at gradients, or build an optimizer from numbers in each step."""
+NOT_RECORDABLE = {"plateau", "skip", "inject"}
+"""Rules that decide by the loss or the gradients, or build an optimizer from numbers in each step."""
 
 
 def is_matrix(path: str, parameter: Any) -> bool:
@@ -411,6 +411,14 @@ def test_shapes_that_change_every_step_stop_being_compiled() -> None:
         x = np.ones(n, np.float32)
         assert_same(np.tanh(x), replayed(x))
     assert len(replayed.plans) == 8 and len(said) == 1 and "forms" in said[0]
+
+
+def test_whether_arguments_are_the_same_object_belongs_to_the_form() -> None:
+    replayed = compiled(lambda a, b: a if a is b else a + b)
+    x, y = np.ones(3, np.float32), np.ones(3, np.float32)
+    for a, b in ((x, y), (x, x), (y, x), (y, y)):
+        assert_same(a if a is b else a + b, replayed(a, b))
+    assert len(replayed.plans) == 2
 
 
 def test_strides_belong_to_the_form() -> None:

@@ -146,7 +146,7 @@ def _matches(signature: Any, form: Any, numbers: Any, pairs: dict[int, Out]) -> 
     if isinstance(form, Node):
         return False
     if isinstance(signature, ArrayLeaf) and isinstance(form, Out) and not form.scalar and form.view.size:
-        same = (form.view.shape, form.view.dtype, form.view.strides) == tuple(signature)
+        same = (form.view.shape, form.view.dtype, form.view.strides) == signature[:3]
         if same and form.view.storage.kind == "scratch" and form not in pairs.values():
             pairs[i] = form
     return True
@@ -315,7 +315,7 @@ class Plan:
         entry = Entry(leaves, set(self.carried))
         for k, signature in enumerate(self.signatures):
             entry.open(signature, f"args[{k}]")
-        lines = [f"if len(args) != {len(self.signatures)}: return MISS", *entry.lines]
+        lines = [f"if len(args) != {len(self.signatures)}: return MISS", *entry.lines, *_distinct(leaves)]
         inputs = []
         if self.pool is not None:
             listed = "".join(f"l{i}, " for i in self.carried)
@@ -401,6 +401,16 @@ class Plan:
         )
         slot.tables[self.serial] = found
         return found
+
+
+def _distinct(leaves: list[Any]) -> list[str]:
+    """The lines that leave unless exactly those arrays are the same object that were."""
+    arrays = [(i, leaf.same) for i, leaf in enumerate(leaves) if isinstance(leaf, ArrayLeaf)]
+    lines = [f"if l{i} is not l{same}: return MISS" for i, same in arrays if same >= 0]
+    own = [i for i, same in arrays if same < 0]
+    if len(own) > 1:
+        lines.append(f"if len({{*map(id, ({', '.join(f'l{i}' for i in own)}))}}) != {len(own)}: return MISS")
+    return lines
 
 
 def _protected(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -103,8 +103,9 @@ class Compiled(Generic[P, R]):
     def _other(self, args: Any) -> R:
         """Arguments of another form than those of the call before."""
         leaves: list[Any] = []
+        seen: dict[int, int] = {}
         try:
-            signatures = tuple([flatten(arg, leaves) for arg in args])
+            signatures = tuple([flatten(arg, leaves, seen) for arg in args])
         except NotRecordable as reason:
             self._note(str(reason))
             return self._f(*args)
@@ -126,7 +127,8 @@ class Compiled(Generic[P, R]):
     def _another_way(self, args: Any) -> R:
         """Arguments for which a branch on a number goes another way: each combination of ways has a plan of its own."""
         leaves: list[Any] = []
-        signatures = tuple([flatten(arg, leaves) for arg in args])
+        seen: dict[int, int] = {}
+        signatures = tuple([flatten(arg, leaves, seen) for arg in args])
         first = self._plans[signatures]
         others = self._others.setdefault(signatures, [])
         for plan in (*others, *(() if first is None else (first,))):
@@ -163,8 +165,8 @@ class Compiled(Generic[P, R]):
         if len(self._plans) >= PLANS or len(self._seen) >= 8 * PLANS:
             self._note(f"more than {min(len(self._seen), PLANS)} forms of arguments")
             return self._f(*args)
-        seen = self._seen[signatures] = self._seen.get(signatures, 0) + 1
-        if seen <= self._after:
+        times = self._seen[signatures] = self._seen.get(signatures, 0) + 1
+        if times <= self._after:
             return self._f(*args)
         with self._lock:
             if signatures in self._plans:
@@ -204,7 +206,7 @@ def record(
         arguments: list[Any] = []
         for i, (leaf, signature) in enumerate(zip(leaves, described)):
             if isinstance(signature, ArrayLeaf):
-                arguments.append(recorder.argument(leaf, i))
+                arguments.append(recorder.argument(leaf, i) if signature.same < 0 else arguments[signature.same])
             else:
                 arguments.append(recorder.key(leaf) if isinstance(leaf, Key) else recorder.number(leaf))
         stream = iter(arguments)

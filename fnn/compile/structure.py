@@ -34,6 +34,8 @@ class ArrayLeaf(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     strides: tuple[int, ...]
+    same: int = -1
+    """Which leaf before it is the same object: functions may ask `a is b`."""
 
 
 class ValueLeaf(NamedTuple):
@@ -49,25 +51,26 @@ class Static(NamedTuple):
     kind: type
 
 
-def flatten(value: Any, leaves: list[Any]) -> Any:
-    """The signature of a value; its leaves are appended in order."""
+def flatten(value: Any, leaves: list[Any], seen: dict[int, int]) -> Any:
+    """The signature of a value; its leaves are appended in order, and arrays `seen` (by id) are known again."""
     kind = type(value)
     if kind is np.ndarray:
         if value.dtype.kind not in "fiub" or not value.dtype.isnative or not value.flags.aligned:
             raise NotRecordable(f"an array of {value.dtype}")
+        same = seen.setdefault(id(value), len(leaves))
         leaves.append(value)
-        return ArrayLeaf(value.shape, value.dtype, value.strides)
+        return ArrayLeaf(value.shape, value.dtype, value.strides, -1 if same == len(leaves) - 1 else same)
     if kind in (int, float, Key):
         leaves.append(value)
         return ValueLeaf(kind)
     if kind is dict:
-        return Node(dict, tuple(value), tuple([flatten(child, leaves) for child in value.values()]))
+        return Node(dict, tuple(value), tuple([flatten(child, leaves, seen) for child in value.values()]))
     if isinstance(value, tuple):
         names = value._fields if hasattr(value, "_fields") else ()
-        return Node(kind, names, tuple([flatten(child, leaves) for child in value]))
+        return Node(kind, names, tuple([flatten(child, leaves, seen) for child in value]))
     if is_record(value):
         names = field_names(kind)
-        return Node(kind, names, tuple([flatten(getattr(value, name), leaves) for name in names]))
+        return Node(kind, names, tuple([flatten(getattr(value, name), leaves, seen) for name in names]))
     if isinstance(value, (np.ndarray, np.generic, list, Mapping)):
         raise NotRecordable(f"an argument of type {kind.__name__}")
     try:

@@ -65,9 +65,9 @@ def _accumulate_init(opt: GradientTransformation, params: Params) -> AccumulateS
 def _accumulate_update(
     every: int, update: Contextual, grads: Params, state: AccumulateState, params: Params, context: Context | None
 ) -> tuple[Params, AccumulateState]:
-    weight = 1.0 if context is None else float(context.examples)
+    weight = 1.0 if context is None else live(float, context.examples)
     examples = state.examples + weight
-    value = state.value if context is None else state.value + weight * float(context.value)
+    value = state.value if context is None else state.value + weight * live(float, context.value)
     total = _sum(state.total, scaled(weight, grads, params))
     if state.batches + 1 < every:
         return no_updates(params), AccumulateState(state.batches + 1, examples, value, total, state.inner)
@@ -235,8 +235,8 @@ def _plateau_update(
     if state.factor != 1.0:
         updates = tree.map(bind(np.multiply, state.factor), updates)
     rate = state.factor * (learning_rate(inner) or 0.0)
-    value = state.value + float(context.value) * float(context.examples)
-    examples = state.examples + float(context.examples)
+    value = state.value + live(float, context.value) * live(float, context.examples)
+    examples = state.examples + live(float, context.examples)
     step = state.step + 1
     seen = state._replace(step=step, learning_rate=rate, value=value, examples=examples, inner=inner)
     return updates, seen if step % rule.every or not examples else _look(rule, seen)
