@@ -101,7 +101,20 @@ class Compiled(Generic[P, R]):
                 self._report(reason)
 
     def _other(self, args: Any) -> R:
-        """Arguments of another form than those of the call before."""
+        """Arguments of another form than those of the call before: an entry that does not fit says so soon."""
+        for known in [*self._plans.values()]:
+            if known is None or known.entry is self._recent:
+                continue
+            try:
+                result: Any = known.entry(args)
+            except Elsewhere:
+                return self._another_way(args)
+            except Exception as error:
+                return self._as_it_is(args, error)
+            if result is not MISS:
+                self._recent = known.entry
+                given: R = result
+                return given
         leaves: list[Any] = []
         seen: dict[int, int] = {}
         try:
@@ -109,20 +122,9 @@ class Compiled(Generic[P, R]):
         except NotRecordable as reason:
             self._note(str(reason))
             return self._f(*args)
-        plan = self._plans.get(signatures, MISS)
-        if plan is MISS:
+        if signatures not in self._plans:
             return self._recorded(signatures, leaves, args)
-        if plan is None:
-            return self._f(*args)
-        assert isinstance(plan, Plan)
-        self._recent = plan.entry
-        try:
-            result = plan.entry(args)
-        except Elsewhere:
-            return self._another_way(args)
-        except Exception as error:
-            return self._as_it_is(args, error)
-        return result if result is not MISS else self._f(*args)
+        return self._f(*args)  # not recordable, or another thread has just recorded it
 
     def _another_way(self, args: Any) -> R:
         """Arguments for which a branch on a number goes another way: each combination of ways has a plan of its own."""
