@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 _local = threading.local()
@@ -12,14 +10,21 @@ _local = threading.local()
 
 def current() -> Any:
     """The recorder of this thread, or `None`."""
-    return getattr(_local, "recorder", None)
+    recorder = getattr(_local, "recorder", None)
+    return recorder if recorder is not None and recorder.active else None
 
 
-@contextmanager
-def noting(recorder: Any) -> Iterator[None]:
-    """Meanwhile `recorder` notes what this thread does; `None` notes nothing."""
-    before, _local.recorder = current(), recorder
-    try:
-        yield
-    finally:
-        _local.recorder = before
+class noting:
+    """Meanwhile `recorder` notes what this thread does; `None` notes nothing.
+
+    A class, since a suspended generator, dropped late after an interrupt, would put back what is long over.
+    """
+
+    def __init__(self, recorder: Any) -> None:
+        self.recorder = recorder
+
+    def __enter__(self) -> None:
+        self.before, _local.recorder = current(), self.recorder
+
+    def __exit__(self, *error: object) -> None:
+        _local.recorder = self.before

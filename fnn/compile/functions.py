@@ -12,7 +12,7 @@ import numpy as np
 
 from fnn.compile.program import Call, NotRecordable
 from fnn.compile.recorder import Recorder
-from fnn.compile.stand_ins import Traced, run, traces
+from fnn.compile.stand_ins import MAX, SUM, Traced, lives, named_arguments, run, traces
 
 _CLIP: Any = getattr(np, "_core").umath.clip
 """The ufunc that `np.clip` calls."""
@@ -52,7 +52,6 @@ _WITH_OUT = {
     np.mean,
     np.var,
     np.std,
-    np.median,
     np.trace,
     np.outer,
     np.round,
@@ -113,7 +112,6 @@ _COPIED = {
     np.searchsorted,
     np.digitize,
     np.interp,
-    np.nan_to_num,
     np.count_nonzero,
     np.unravel_index,
     np.average,
@@ -136,12 +134,8 @@ _COPIED = {
 def _reduction(ufunc: np.ufunc) -> Rule:
     def rule(recorder: Recorder, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         a, *rest = args
-        named = {
-            "axis": None,
-            **dict(zip(("axis", "dtype", "out") if ufunc in (np.add, np.multiply) else ("axis", "out"), rest)),
-        }
-        named |= {k: v for k, v in keywords.items() if v is not np._NoValue}
-        return ufunc.reduce(a, **{k: v for k, v in named.items() if not (k in ("dtype", "out") and v is None)})
+        given = {k: v for k, v in keywords.items() if v is not np._NoValue}
+        return ufunc.reduce(a, **named_arguments(SUM if ufunc in (np.add, np.multiply) else MAX, tuple(rest), given))
 
     return rule
 
@@ -221,8 +215,20 @@ def _counted(f: Any) -> Rule:
     """Functions whose result's size depends on an argument that must not be an array of the recording."""
 
     def rule(recorder: Recorder, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        if any(True for _ in traces((args[1:], {k: v for k, v in keywords.items() if k != "a"}))):
+        counts = args[1:], {k: v for k, v in keywords.items() if k != "a"}
+        if any(True for _ in (*traces(counts), *lives(counts))):
             raise NotRecordable(f"numpy.{_name(f)}: the size of the result depends on the contents")
+        return recorder.copied(_name(f), f, args, keywords)
+
+    return rule
+
+
+def _unless(name: str, value: Any, f: Any) -> Rule:
+    """A function that writes to its argument if it is told to, which is not known how to note."""
+
+    def rule(recorder: Recorder, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if len(args) > 1 and f is np.nan_to_num or keywords.get(name, not value) is not (not value):
+            raise NotRecordable(f"numpy.{_name(f)} with {name}={value}")
         return recorder.copied(_name(f), f, args, keywords)
 
     return rule
@@ -247,4 +253,6 @@ _RULES: dict[Any, Rule] = {
     np.put_along_axis: _put_along_axis,
     np.where: _where,
     np.repeat: _counted(np.repeat),
+    np.nan_to_num: _unless("copy", False, np.nan_to_num),
+    np.median: _unless("overwrite_input", True, np.median),
 }

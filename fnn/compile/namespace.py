@@ -34,14 +34,19 @@ def _empty(original: Any, shape: Any, dtype: Any = float, order: Any = "C", **re
     recorder = current()
     rest.pop("like", None)
     array = original(shape, dtype, order, **rest)
-    return array if recorder is None or not isinstance(array, np.ndarray) else recorder.fresh(array)
+    return recorder.fresh(array) if recorder is not None and isinstance(array, np.ndarray) and _known(array) else array
+
+
+def _known(array: np.ndarray[Any, Any]) -> bool:
+    """Whether it holds numbers; NumPy's own `broadcast_shapes` makes arrays of nothing."""
+    return array.dtype.kind in "fiubc"
 
 
 def _filled(original: Any, shape: Any, dtype: Any = None, order: Any = "C", **rest: Any) -> Any:
     recorder = current()
     rest.pop("like", None)
     array = original(shape, dtype, order, **rest)
-    if recorder is None:
+    if recorder is None or not _known(array):
         return array
     out = recorder.fresh(array)
     recorder.add(

@@ -17,7 +17,7 @@ from fnn.compile.program import EXACT, Call, Storage, Variable, View, content, c
 
 
 def without_dead(calls: list[Call], kept: list[Storage], wanted: list[Variable]) -> list[Call]:
-    """The calls that the results, or a guard, depend on."""
+    """The calls that the results, or a guard, depend on, and those that raise where contents do not suit them."""
     live = {id(storage) for storage in kept}
     named = {variable.index for variable in wanted}
     found = []
@@ -25,6 +25,7 @@ def without_dead(calls: list[Call], kept: list[Storage], wanted: list[Variable])
         needed = (
             call.how in ("guard", "branch")
             or _is_draw(call)
+            or _may_raise(call)
             or any(id(out.storage) in live for out in call.outs)
             or (call.target is not None and call.target.index in named)
         )
@@ -54,6 +55,18 @@ def _is_draw(call: Call) -> bool:
     return "Generator." in getattr(call.f, "__qualname__", "")
 
 
+_CHOOSING = {"take", "getitem", "setitem", "take_along_axis", "put_along_axis", "choose", "bincount"}
+
+
+def _may_raise(call: Call) -> bool:
+    """Whether contents may be an error: an index out of range, a negative power of integers, a singular matrix."""
+    if call.f is np.power:
+        return all(view.dtype.kind in "iub" for view in call.reads())
+    if call.name in ("copyto", "fill"):
+        return call.outs[0].dtype.kind in "iu" and any(True for _ in variables(call.args))
+    return call.name in _CHOOSING or call.name.endswith(".at") or "linalg" in (getattr(call.f, "__module__", "") or "")
+
+
 # --- the same call, made cheaper --------------------------------------------------------------------------------------
 
 
@@ -72,10 +85,25 @@ def _cheaper(call: Call) -> Call:
         return Call(np.dot, "dot", call.args, {}, "out", call.outs, positional=True)
     if isinstance(call.f, np.ufunc) and call.how == "out" and not call.keywords:
         dtypes = {part.dtype for part in call.args if isinstance(part, View)}
-        if len(dtypes) == 1 and (dtype := dtypes.pop()).kind in "fiu" and call.f.nout == 1:
+        if len(dtypes) == 1 and call.f.nout == 1 and is_all(call.f, call.args, dtype := dtypes.pop()):
             args = tuple(_scalar(part, dtype) for part in call.args)
             return Call(call.f, call.name, args, {}, "out", call.outs, positional=call.positional)
     return call
+
+
+def is_all(f: np.ufunc, args: tuple[Any, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether the function of these operands takes all of them as numbers of this dtype.
+
+    `ldexp` takes integers, and `float_power` is always made in double precision.
+    """
+    kinds = [part.dtype if isinstance(part, (View, np.generic)) else type(part) for part in args]
+    if dtype.kind not in "fiu" or len(args) != f.nin or any(kind in (bool, str) for kind in kinds):
+        return False
+    try:
+        found = f.resolve_dtypes((*kinds, *[None] * f.nout))
+    except TypeError:
+        return False
+    return all(part == dtype for part in found[: f.nin])
 
 
 def _copying(call: Call) -> Call:
@@ -237,9 +265,11 @@ def with_copied_arguments(
 
 def place_in(whole: View, view: View) -> str | None:
     """The Python expression that makes a view from its argument `{}`, if there is a short one."""
+    if view.dtype != whole.dtype:
+        return None
     if (view.offset, view.shape, view.strides) == (whole.offset, whole.shape, whole.strides):
         return "{}"
-    if view.offset != whole.offset or view.size != whole.size or view.dtype != whole.dtype or view.size == 0:
+    if view.offset != whole.offset or view.size != whole.size or view.size == 0:
         return None
     if view.contiguous and whole.contiguous:
         return "{}.reshape(" + repr(view.shape) + ")"

@@ -28,6 +28,11 @@ class Uses:
         """`(call, whether it writes, view)` for one storage, in order."""
         return self.touched.get(id(storage), [])
 
+    def join(self, source: Storage, target: View) -> None:
+        """From now on the source lies in the target's place: its uses are uses of that."""
+        moved = [(i, w, v.moved(target.storage, target.offset + v.offset)) for i, w, v in self.of(source)]
+        self.touched[id(target.storage)] = [*self.of(target.storage), *moved]
+
 
 def placed(calls: list[Call], fixed: set[int]) -> tuple[list[Call], Moved]:
     """Arrays that are only made to be copied into a part of another are made there (gradients into one vector).
@@ -43,6 +48,7 @@ def placed(calls: list[Call], fixed: set[int]) -> tuple[list[Call], Moved]:
             target, source = call.args
             if id(source.storage) not in fixed and _can_move(uses, moved, i, target, source):
                 moved[id(source.storage)] = target.storage, target.offset
+                uses.join(source.storage, target)
                 gone.add(i)
     kept = [call for i, call in enumerate(calls) if i not in gone]
     return relocated(kept, moved), moved
@@ -75,7 +81,11 @@ def rewritten(call: Call, f: Callable[[Any], Any]) -> Call:
 
 
 def _can_move(uses: Uses, moved: Moved, copy: int, target: View, source: View) -> bool:
-    """Whether the source can lie in the target's place from its first write on."""
+    """Whether the source can lie in the target's place from its first write on.
+
+    A call that takes both must find them apart: NumPy makes the product of an array and its own transpose in another
+    way than that of two arrays.
+    """
     s, t = source.storage, target.storage
     if s.kind != "scratch" or t.kind != "scratch" or s is t or id(s) in moved or id(t) in moved:
         return False
@@ -91,10 +101,11 @@ def _can_move(uses: Uses, moved: Moved, copy: int, target: View, source: View) -
         return False
     last = max(i for i, _, _ in of_source)
     low, high = target.offset, target.offset + target.nbytes
+    read = {i for i, _, _ in of_source} - {copy}
     for i, written, view in uses.of(t):
         if i == copy or not overlaps(view, low, high):
             continue
-        if first <= i < copy or written and copy < i <= last:
+        if first <= i < copy or written and copy < i <= last or i in read:
             return False
     return True
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable
+from functools import partial
 from operator import is_
 from time import perf_counter
 from types import FunctionType
@@ -21,7 +23,7 @@ from fnn.compile.passes import (
     without_dead,
 )
 from fnn.compile.placement import Moved, placed
-from fnn.compile.program import NotRecordable, Variable, View
+from fnn.compile.program import Call, NotRecordable, Variable, View, address, bounds, extent
 from fnn.compile.recorder import Recorder
 from fnn.compile.stand_ins import Live, Traced
 from fnn.compile.slots import Layout, Pool, Slot, array_at, block
@@ -48,8 +50,10 @@ class Given:
 class Out:
     """A result that is an array of the plan."""
 
-    def __init__(self, view: View, scalar: bool, writeable: bool) -> None:
+    def __init__(self, view: View, scalar: bool, writeable: bool, protected: bool = False) -> None:
         self.view, self.scalar, self.writeable = view, scalar, writeable
+        self.protected = protected
+        """Whether it is a view of an argument that cannot be written to as the argument can."""
         self.leaf = -1
         """Which leaf of the slot it is, if it is carried."""
 
@@ -70,14 +74,17 @@ def results(value: Any, arguments: list[Any], statics: set[int]) -> Any:
             same = [i for i, argument in enumerate(arguments) if argument is value]
             return Given(same[0]) if same else value.variable
         if isinstance(value, Traced):
+            scalar = not isinstance(value.value, np.ndarray)
+            writeable = not scalar and bool(value.value.flags.writeable)
+            protected = False
             for i, argument in enumerate(arguments):
-                if isinstance(argument, Traced) and value.at.place == argument.at.place:
-                    return Given(i)
+                if isinstance(argument, Traced) and value.at.storage is argument.at.storage:
+                    protected = not writeable and bool(argument.value.flags.writeable)
+                    if value.at.place == argument.at.place and not protected:
+                        return Given(i)
             if value.at.storage.kind == "constant":
                 return Constant(value.value)
-            writeable = isinstance(value.value, np.ndarray) and bool(value.value.flags.writeable)
-            scalar = not isinstance(value.value, np.ndarray)
-            return known.setdefault(id(value), Out(value.at, scalar, writeable))
+            return known.setdefault(id(value), Out(value.at, scalar, writeable, protected))
         kind = type(value)
         if kind is dict:
             return Node(dict, tuple(value), tuple([form(child) for child in value.values()]))
@@ -93,7 +100,10 @@ def results(value: Any, arguments: list[Any], statics: set[int]) -> Any:
             return Node(kind, names, tuple([form(getattr(value, name)) for name in names]))
         raise NotRecordable(f"a result of type {kind.__name__}")
 
-    return form(value)
+    try:
+        return form(value)
+    finally:
+        del form  # it holds itself, and with it the arguments
 
 
 def result_leaves(form: Any) -> list[Any]:
@@ -106,7 +116,9 @@ def real_result(form: Any, value: Any, arguments: list[Any]) -> Any:
     if isinstance(form, Given):
         return arguments[form.source]
     if isinstance(value, (Traced, Live)):
-        return value.value
+        value = value.value
+    if isinstance(form, Constant) and isinstance(value, np.ndarray) and value.flags.writeable:
+        return copy_of(value)  # the plan keeps the array itself
     if not isinstance(form, Node):
         return value
     if form.kind is dict:
@@ -187,7 +199,9 @@ class Plan:
         self.serial = next(_serial)
         self.signatures = signatures
         leaves = [leaf for signature in signatures for leaf in leaf_signatures(signature)]
+        turned = turned_arguments(recorder.calls)
         pairs = carried_pairs(signatures, form, list(range(len(leaf_signatures(signatures[0])))))
+        pairs = {i: out for i, out in pairs.items() if i not in turned}
         found = result_leaves(form)
         outs = list({id(out): out for out in found if isinstance(out, Out)}.values())
         wholes = {i: a.at for i, a in enumerate(arguments) if isinstance(a, Traced)}
@@ -199,10 +213,12 @@ class Plan:
         calls = with_whole_operands(with_cheap_calls(calls))
         loose_arguments = {i: view for i, view in wholes.items() if i not in carried}
         calls, moved = with_copied_arguments(calls, loose_arguments, [out.view for out in outs])
+        if any(wholes[i].storage.kind == "argument" and id(wholes[i].storage) in moved for i in turned):
+            raise NotRecordable("a product of an argument and the transpose of another, which may be the same array")
         self._move(outs, moved)
-        calls, moved = placed(calls, {id(storage) for storage in kept})
+        calls, moved = placed(calls, {id(out.view.storage) for out in outs})
         self._move(outs, moved)
-        pairs_of = {id(wholes[i].storage): out.view for i, out in carried.items()}
+        pairs_of = {id(wholes[i].storage): _as_carried(out.view, wholes[i]) for i, out in carried.items()}
         loose = {id(out.view.storage) for out in outs if out not in carried.values()}
         packs = Packs(levelled(calls), pairs_of, loose)
         calls = packs.run()
@@ -226,7 +242,10 @@ class Plan:
             size,
         )
         self.pool = pools.setdefault(layout.key, Pool(layout)) if order else None
-        inside = {id(wholes[i].storage): places[id(out.view.storage)] + out.view.offset for i, out in order}
+        inside = {
+            id(wholes[i].storage): places[id(out.view.storage)] + _as_carried(out.view, wholes[i]).offset
+            for i, out in order
+        }
         offsets, self.arena = allocate(calls, set(places), {id(out.view.storage) for out in outs})
 
         def place(view: View) -> tuple[str, int]:
@@ -243,11 +262,9 @@ class Plan:
         for i, call in enumerate(calls):
             self.source.call(i, call)
         self._finish(leaves, form, found, outs)
-        for storage in {
-            id(view.storage): view.storage for call in calls for view in (*call.reads(), *call.outs)
-        }.values():
-            if storage.kind != "constant":
-                storage.array = None
+        for view in (*wholes.values(), *(view for call in calls for view in (*call.reads(), *call.outs))):
+            if view.storage.kind != "constant":
+                view.storage.array = None
 
     def _carried(self, pairs: dict[int, Out], wholes: dict[int, View]) -> dict[int, Out]:
         """The pairs whose arguments are laid out as the results; these arguments are read in slots."""
@@ -304,10 +321,11 @@ class Plan:
     def _exit(self, out: Out) -> str:
         name = self.source.array(out.view)
         if out.view.storage.kind == "argument":
-            return name
+            return f"{self.source.constant(_read_only)}({name}.view())" if out.protected else name
         if out.scalar:
             return f"{name}[()]"
-        return f"{name}.copy('K')" if out.writeable else f"{self.source.constant(_protected)}({name})"
+        copy = f"{name}.copy('K')" if is_kept(out.view) else f"{self.source.constant(copy_of)}({name})"
+        return copy if out.writeable else f"{self.source.constant(_read_only)}({copy})"
 
     def _make_entry(
         self, leaves: list[Any], form: Any, names: dict[int, str], used: list[int], values: list[int]
@@ -355,8 +373,8 @@ class Plan:
             "Elsewhere": Elsewhere,
             "is_": is_,
             "ndarray": np.ndarray,
-            "new": self._new,
-            "tables": self._tables,
+            "new": partial(Plan._new, itself := weakref.proxy(self)),
+            "tables": partial(Plan._tables, itself),
         }
         if pool is not None:
             constants |= {"owner": pool.owners.get, "adopt": pool.adopt, "take": pool.take, "give": pool.give}
@@ -375,7 +393,7 @@ class Plan:
             return names[id(form)]
         if isinstance(form, Constant):
             if isinstance(form.value, np.ndarray) and form.value.flags.writeable:
-                return f"{entry.constant(form.value.copy('K'))}.copy('K')"
+                return f"{entry.constant(copy_of)}({entry.constant(copy_of(form.value))})"
             return entry.constant(form.value)
         children = [self._result(child, names, entry) for child in form.children]
         if form.kind is dict:
@@ -413,10 +431,57 @@ def _distinct(leaves: list[Any]) -> list[str]:
     return lines
 
 
-def _protected(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    copy = array.copy("K")
-    copy.setflags(write=False)
+def _as_carried(result: View, argument: View) -> View:
+    """The result, from where the memory of the argument begins in its memory."""
+    return result.moved(result.storage, result.offset - argument.offset)
+
+
+def _read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    array.setflags(write=False)
+    return array
+
+
+def is_kept(view: View) -> bool:
+    """Whether a copy has the strides of the array: what others compute from it depends on them."""
+    if view.size == 0:
+        return True
+    start, stop = extent(view)
+    array = array_at(np.empty(stop - start, np.uint8), view, view.offset - start)
+    strides = np.empty_like(array).strides
+    return all(n == 1 or a == b for n, a, b in zip(view.shape, view.strides, strides))
+
+
+def copy_of(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A copy with the strides of the array, whatever they are."""
+    start, stop = bounds(array)
+    memory = np.empty(max(1, stop - start), np.uint8)
+    copy = np.ndarray(array.shape, array.dtype, memory, address(array) - start, array.strides)
+    copy[...] = array
     return copy
+
+
+_PRODUCTS: set[Any] = {np.matmul, np.dot, np.inner, np.tensordot, np.einsum}
+
+
+def turned_arguments(calls: list[Call]) -> set[int]:
+    """Arguments of which one may be the transpose of the other where they are multiplied.
+
+    NumPy makes the product of an array and its own transpose in another way than that of two arrays, with other bits:
+    these arguments have to be taken where they lie.
+    """
+    found: set[int] = set()
+    for call in calls:
+        if call.f in _PRODUCTS:
+            read = [view for view in call.reads() if view.storage.kind == "argument" and len(view.shape) > 1]
+            for k, a in enumerate(read):
+                for b in read[:k]:
+                    if a.storage is not b.storage and a.dtype == b.dtype and _likeness(a) == _likeness(b):
+                        found |= {a.storage.source, b.storage.source}
+    return found
+
+
+def _likeness(view: View) -> list[tuple[int, int]]:
+    return sorted(zip(view.shape, view.strides))
 
 
 class Entry:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from fnn.compile.current import current
+
 Strides = tuple[int, ...]
 
 EXACT = {np.add, np.subtract, np.multiply, np.true_divide, np.sqrt, np.square, np.negative, np.absolute}
@@ -18,7 +20,16 @@ EXACT = {np.add, np.subtract, np.multiply, np.true_divide, np.sqrt, np.square, n
 
 
 class NotRecordable(Exception):
-    """The function does something that a replay could not repeat; the message says what."""
+    """The function does something that a replay could not repeat; the message says what.
+
+    It holds for the recording of this thread even where the function catches it.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        recorder = current()
+        if recorder is not None:
+            recorder.refused.append(what)
 
 
 class Storage:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from fnn.compile.current import current, noting
+from fnn.compile.current import noting
 from fnn.compile.namespace import NAMESPACE
 from fnn.compile.program import Call, NotRecordable, Storage, Variable, View, address, bounds
-from fnn.compile.stand_ins import Live, Number, Traced, TracedKey, lives, run, traces
+from fnn.compile.stand_ins import Live, Number, Traced, TracedKey, assign, lives, run, traces
 from fnn.random import Key
 
 
@@ -24,14 +25,20 @@ class Recorder:
         self.calls: list[Call] = []
         self.constants: dict[int, tuple[Any, View, Any]] = {}
         self.values: list[Any] = []
+        self.refused: list[str] = []
+        """Why there can be no plan, even where the function has caught the exception that says so."""
+        self.errors = np.geterr()
         self.active = True
+
+    def forget(self) -> None:
+        """Lets go of what was recorded: a cache may go on to hold a stand-in, and with it the recorder."""
+        self.calls, self.constants, self.values = [], {}, []
 
     # --- arguments ---------------------------------------------------------------------------------------------------
 
     def argument(self, array: np.ndarray[Any, Any], source: int) -> Traced:
         """An array that the function is given."""
         view = array.view()
-        view.flags.writeable = False
         return self.traced(view, self.storage(view, "argument", source))
 
     def variable(self, value: Any) -> Variable:
@@ -51,6 +58,8 @@ class Recorder:
 
     def storage(self, array: np.ndarray[Any, Any], kind: str = "scratch", source: int = -1) -> Storage:
         """New memory."""
+        if array.dtype.kind not in "fiubc":
+            raise NotRecordable(f"an array of {array.dtype}")
         start, stop = bounds(array)
         storage = Storage(kind, stop - start, array, source)
         if kind == "scratch" and array.size and storage.nbytes != array.nbytes:
@@ -102,14 +111,18 @@ class Recorder:
         if known is None:
             storage = self.storage(array, "constant")
             view = View(storage, address(array) - storage.start, array.dtype, array.shape, array.strides)
-            known = self.constants[id(array)] = (array, view, array.tobytes() if array.flags.writeable else None)
+            known = self.constants[id(array)] = (array, view, array.tobytes() if _can_change(array) else None)
+        elif known[2] is not None:
+            _check_content(array, known[2])
         return known[1]
 
-    def check_constants(self) -> None:
-        """Raises unless the constants are as they were."""
+    def check(self) -> None:
+        """Raises unless the constants are as they were, and all that was done can be replayed."""
         for array, _, content in self.constants.values():
-            if content is not None and array.tobytes() != content:
-                raise NotRecordable("an array that does not come from the arguments is changed while it is used")
+            if content is not None:
+                _check_content(array, content)
+        if self.refused:
+            raise NotRecordable(self.refused[0])
 
     def operands(self, template: Any) -> Any:
         """`operand` for nested arguments."""
@@ -127,12 +140,22 @@ class Recorder:
     def add(self, call: Call) -> None:
         """Notes a call."""
         for out in call.outs:
-            if out.storage.kind != "scratch":
-                raise NotRecordable(f"{call.name} writes to an {out.storage.kind}")
+            self._check_written(call.name, out)
+        if "raise" in (errors := np.geterr()).values() and errors != self.errors:
+            raise NotRecordable(f"{call.name} within np.errstate that makes it raise")
         self.calls.append(call)
+
+    @staticmethod
+    def _check_written(name: str, out: View) -> None:
+        if out.storage.kind != "scratch":
+            raise NotRecordable(f"{name} writes to an {out.storage.kind}, which is read-only")
 
     def into(self, name: str, f: Any, args: tuple[Any, ...], keywords: dict[str, Any], positional: bool = False) -> Any:
         """A call of a function that takes `out=`."""
+        if name in ("mean", "var", "std") and any(t.dtype == np.float16 for t in traces(args)):
+            return self.copied(name, f, args, keywords)  # with out=, the sums are rounded, too
+        if f is np.einsum and "out" not in keywords and any(min(t.strides, default=0) < 0 for t in traces(args)):
+            return self.copied(name, f, args, keywords)  # with out=, it takes the axes in another order
         given = keywords.pop("out", None)
         template, options = self.operands(args), self.operands(keywords)
         if given is not None:
@@ -140,6 +163,8 @@ class Recorder:
             for out in given:
                 if out is not None and not isinstance(out, Traced):
                     raise NotRecordable(f"{name} with out= an array that was not made while recording")
+                if out is not None:
+                    self._check_written(name, out.at)
             real_outs = tuple(None if out is None else out.value for out in given)
             value = run(f, *args, **keywords, out=real_outs[0] if len(real_outs) == 1 else real_outs)
         else:
@@ -164,6 +189,8 @@ class Recorder:
         ):
             raise NotRecordable(f"{name} gives a Python value that depends on arrays")
         out, new = self.result(value, list(traces((args, keywords))))
+        if not new:
+            _check_place(name, args[1:], keywords, out.size > 0)
         if new:
             self.add(Call(f, name, template, options, "copy", (out.at,)))
         return out
@@ -172,6 +199,8 @@ class Recorder:
         """A function with several results: all views, or all new."""
         inputs = list(traces(args))
         found = [self.result(part, inputs) for part in value]
+        if f not in _EACH and not all(new for _, new in found):
+            _check_place(name, args[1:], {})
         if any(new for _, new in found):
             if not all(new for _, new in found):
                 raise NotRecordable(f"{name} gives views and new arrays together")
@@ -184,20 +213,28 @@ class Recorder:
         template = self.operands(args)
         if not isinstance(changed, Traced) or changed.recorder is not self:
             raise NotRecordable(f"{name} writes to an array that was not made while recording")
+        self._check_written(name, changed.at)
         run(f, *args)
         self.add(Call(f, name, template, {}, "write", (changed.at,)))
 
-    def value(self, name: str, f: Any, args: tuple[Any, ...]) -> Any:
+    def assigned(self, array: Traced, index: Any, place: Traced, value: Any) -> None:
+        """`array[index] = value`, noted for the place that the index means."""
+        self._check_written("an assignment", place.at)
+        template = self.operands((place, value))
+        run(operator.setitem, array, index, value)
+        self.add(Call(assign, "copyto", template, {}, "write", (place.at,)))
+
+    def value(self, name: str, f: Any, args: tuple[Any, ...], keywords: dict[str, Any] | None = None) -> Any:
         """A call that gives a Python number from numbers (or arrays)."""
-        template = self.operands(args)
-        value = run(f, *args)
+        template, options = self.operands(args), self.operands(keywords or {})
+        value = run(f, *args, **(keywords or {}))
         if isinstance(value, np.ndarray):
             out = self.fresh(value.copy())
-            self.add(Call(f, name, template, {}, "copy", (out.at,)))
+            self.add(Call(f, name, template, options, "copy", (out.at,)))
             return out
         kind = TracedKey if type(value) is Key else Number
         number = kind(self, value, self.variable(value))
-        self.calls.append(Call(f, name, template, {}, "value", (), number.variable))
+        self.calls.append(Call(f, name, template, options, "value", (), number.variable))
         return number
 
     def branch(self, number: Number) -> bool:
@@ -224,20 +261,43 @@ class Recorder:
         return False
 
 
-@contextlib.contextmanager
-def recording(function: Callable[..., Any]) -> Iterator[Recorder]:
-    """A recorder for this thread, with the rules for functions of NumPy that are not ufuncs.
+_EACH: set[Any] = {np.broadcast_arrays, np.atleast_1d, np.atleast_2d, np.atleast_3d}
+"""They give a view of each argument."""
 
-    Meanwhile `np.empty` and its kin, which tell no protocol, give arrays of it.
+
+def _check_place(name: str, args: Any, keywords: dict[str, Any], arrays: bool = True) -> None:
+    """Raises where contents decide which part of an array a view is, or of what shape."""
+    for part in (*(traces((args, keywords)) if arrays else ()), *lives((args, keywords))):
+        what = "an array" if isinstance(part, Traced) else "a number that changes from call to call"
+        raise NotRecordable(f"{name}: {what} decides which part of another is meant")
+
+
+def _can_change(array: np.ndarray[Any, Any]) -> bool:
+    """Whether anyone may write to it, or to what it is a view of."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
+            return True
+        base = base.base
+    return base is not None
+
+
+def _check_content(array: np.ndarray[Any, Any], content: bytes) -> None:
+    if array.tobytes() != content:
+        raise NotRecordable("an array that does not come from the arguments is changed while it is used")
+
+
+@contextlib.contextmanager
+def recording(recorder: Recorder) -> Iterator[None]:
+    """Meanwhile the recorder notes what this thread does.
+
+    `np.empty` and its kin, which tell no protocol, give arrays of it.
     """
-    if current() is not None:
-        raise NotRecordable("a recording within a recording")
-    recorder = Recorder(function)
     NAMESPACE.enter()
     try:
         with noting(recorder):
-            yield recorder
-        recorder.check_constants()
+            yield
+        recorder.check()
     finally:
         recorder.active = False
         NAMESPACE.leave()

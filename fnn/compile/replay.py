@@ -8,9 +8,10 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 
 from fnn.compile import functions
+from fnn.compile.current import current
 from fnn.compile.plan import MISS, Plan, real_result, results
 from fnn.compile.program import NotRecordable
-from fnn.compile.recorder import recording
+from fnn.compile.recorder import Recorder, recording
 from fnn.compile.report import table
 from fnn.compile.slots import Pool
 from fnn.compile.source import Elsewhere, Unexpected
@@ -25,6 +26,10 @@ PLANS = 8
 
 WAYS = 4
 """Plans for arguments of one form, for different ways of branches on numbers such as the number of the step."""
+
+
+SEEN = 256
+"""Forms that are remembered until they come again."""
 
 
 class Compiled(Generic[P, R]):
@@ -53,6 +58,10 @@ class Compiled(Generic[P, R]):
         except Exception as error:
             return self._as_it_is(args, error)
         return result if result is not MISS else self._other(args)
+
+    def __reduce__(self) -> Any:
+        """Pickled and copied, it has the function and makes its plans anew."""
+        return Compiled, (self._f, self._report, self._after)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -102,6 +111,8 @@ class Compiled(Generic[P, R]):
 
     def _other(self, args: Any) -> R:
         """Arguments of another form than those of the call before: an entry that does not fit says so soon."""
+        if current() is not None:
+            return self._f(*args)  # a part of what is recorded
         for known in [*self._plans.values()]:
             if known is None or known.entry is self._recent:
                 continue
@@ -164,11 +175,14 @@ class Compiled(Generic[P, R]):
         if not signatures:
             self._note("no arguments")
             return self._f(*args)
-        if len(self._plans) >= PLANS or len(self._seen) >= 8 * PLANS:
-            self._note(f"more than {min(len(self._seen), PLANS)} forms of arguments")
+        if len(self._plans) >= PLANS:
+            self._note(f"more than {PLANS} forms of arguments")
             return self._f(*args)
         times = self._seen[signatures] = self._seen.get(signatures, 0) + 1
         if times <= self._after:
+            if len(self._seen) > SEEN:
+                self._seen.clear()
+                self._note(f"{SEEN} forms of arguments, hardly any of which came again")
             return self._f(*args)
         with self._lock:
             if signatures in self._plans:
@@ -204,18 +218,24 @@ def record(
 ) -> tuple[Plan, Any]:
     """The plan of a function for arguments of these signatures, and the result of the run that was recorded."""
     described = [leaf for signature in signatures for leaf in leaf_signatures(signature)]
-    with recording(functions.call) as recorder:
-        arguments: list[Any] = []
-        for i, (leaf, signature) in enumerate(zip(leaves, described)):
-            if isinstance(signature, ArrayLeaf):
-                arguments.append(recorder.argument(leaf, i) if signature.same < 0 else arguments[signature.same])
-            else:
-                arguments.append(recorder.key(leaf) if isinstance(leaf, Key) else recorder.number(leaf))
-        stream = iter(arguments)
-        value = f(*[unflatten(signature, stream) for signature in signatures])
-        form = results(value, arguments, {id(s.value) for signature in signatures for s in _statics(signature)})
-        result = real_result(form, value, leaves)
-    return Plan(recorder, signatures, arguments, form, pools), result
+    recorder = Recorder(functions.call)
+    try:
+        with recording(recorder):
+            arguments: list[Any] = []
+            for i, (leaf, signature) in enumerate(zip(leaves, described)):
+                if isinstance(signature, ArrayLeaf):
+                    arguments.append(recorder.argument(leaf, i) if signature.same < 0 else arguments[signature.same])
+                else:
+                    arguments.append(recorder.key(leaf) if isinstance(leaf, Key) else recorder.number(leaf))
+            stream = iter(arguments)
+            value = f(*[unflatten(signature, stream) for signature in signatures])
+            form = results(value, arguments, {id(s.value) for signature in signatures for s in _statics(signature)})
+    finally:
+        recorder.active = False  # here, too: an interrupt may come while the recording is left
+    result = real_result(form, value, leaves)
+    plan = Plan(recorder, signatures, arguments, form, pools)
+    recorder.forget()
+    return plan, result
 
 
 def _statics(signature: Any) -> list[Static]:

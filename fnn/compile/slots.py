@@ -49,7 +49,8 @@ class Slot:
         self._counts = self._count()
 
     def _count(self) -> list[int]:
-        return [getrefcount(self.public), *map(getrefcount, self.leaves)]
+        """The leaves first: another thread may turn a leaf into a view meanwhile, but no view into a leaf."""
+        return [*map(getrefcount, self.leaves), getrefcount(self.public)]
 
     def is_free(self) -> bool:
         """Whether nobody outside holds anything of it."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
 import numpy as np
 
-from fnn.compile.passes import place_in
-from fnn.compile.program import Call, Variable, View, address, bounds
+from fnn.compile.passes import is_all, place_in
+from fnn.compile.program import Call, Variable, View, address, bounds, variables
 
 Key = tuple[Any, ...]
 
@@ -38,6 +39,15 @@ class _Memory:
     def __init__(self, described: dict[str, Any], owner: np.ndarray[Any, Any]) -> None:
         self.__array_interface__ = described
         self.owner = owner
+
+
+_OF_ANY_SIZE: set[Any] = {np.bincount, np.tile, np.pad}
+"""Functions whose results have sizes that contents decide."""
+
+_OF_ONE_TYPE: set[Any] = {operator.add, operator.sub, operator.mul, operator.truediv, operator.neg, operator.pos}
+"""Functions of Python numbers whose results have the types of those in the recording."""
+
+_NUMBERS = (int, float, complex, np.float32, np.float64, np.int64)
 
 
 class Elsewhere(Exception):
@@ -124,7 +134,7 @@ class Source:
 
     def _argument(self, view: View) -> str:
         i = view.storage.source
-        key = (i, view.offset, view.shape, view.strides)
+        key = (i, view.offset, view.dtype, view.shape, view.strides)
         if key not in self._derived:
             expression = place_in(self.arguments[i], view)
             assert expression is not None
@@ -160,6 +170,8 @@ class Source:
             self._copy(i, call, args, keywords, outs)
         elif call.how == "value":
             self.line(f"v{call.target.index} = {self._plain(call, args, keywords)}" if call.target else "", i)
+            if call.target and call.f not in _OF_ONE_TYPE and type(value := self.values[call.target.index]) in _NUMBERS:
+                self.line(f"if type(v{call.target.index}) is not {self.constant(type(value))}: raise Unexpected")
         else:
             self.line(self._writing(call, args), i)
 
@@ -175,12 +187,17 @@ class Source:
 
     def _copy(self, i: int, call: Call, args: list[str], keywords: list[str], outs: list[str]) -> None:
         result = f"{args[0]}[{args[1]}]" if call.name == "getitem" else self._plain(call, args, keywords)
-        if len(outs) == 1:
+        checked = call.f in _OF_ANY_SIZE or any(True for _ in variables((call.args, call.keywords)))
+        if len(outs) == 1 and not checked:
             self.line(f"{outs[0]}[...] = {result}", i)
             return
         self.line(f"t = {result}", i)
         for k, out in enumerate(outs):
-            self.line(f"{out}[...] = t[{k}]", i)
+            part = "t" if len(outs) == 1 else f"t[{k}]"
+            if checked:
+                shape, dtype = call.outs[k].shape, self.constant(call.outs[k].dtype)
+                self.line(f"if {part}.shape != {shape} or {part}.dtype != {dtype}: raise Unexpected")
+            self.line(f"{out}[...] = {part}", i)
 
     def _writing(self, call: Call, args: list[str]) -> str:
         if call.name == "copyto" and len(args) == 2:
@@ -195,8 +212,10 @@ class Source:
         """A Python number that changes from call to call, as an array without axes: functions take it faster."""
         if not isinstance(part, Variable) or type(self.values[part.index]) not in (int, float):
             return text
+        assert isinstance(call.f, np.ufunc)
         dtypes = {view.dtype for view in call.reads()}
-        if len(dtypes) != 1 or (dtype := next(iter(dtypes))).kind != "f":
+        args = tuple([self.values[a.index] if isinstance(a, Variable) else a for a in call.args])
+        if len(dtypes) != 1 or not is_all(call.f, args, dtype := next(iter(dtypes))):
             return text
         key = (part.index, dtype)
         if key not in self._scalars:

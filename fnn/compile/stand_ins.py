@@ -14,30 +14,43 @@ from typing import Any
 
 import numpy as np
 
-from fnn.compile.current import noting
+from fnn.compile.current import current, noting
 from fnn.compile.program import Call, NotRecordable, Variable, View
 from fnn.random import Key
 
 
 def run(f: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
-    """The call itself with real arrays; what NumPy calls within is not noted."""
+    """The call itself with real arrays; what NumPy calls within is not noted.
+
+    Where it raises, the function may go on in another way, which a replay could not: then there is no plan.
+    """
+    recorder = current()
     with noting(None):
-        return f(*real(args), **real(keywords))
+        try:
+            return f(*real(args), **real(keywords))
+        except Exception as error:
+            if recorder is not None:
+                recorder.refused.append(f"{type(error).__name__}: {error}")
+            raise
 
 
-def real(template: Any) -> Any:
-    """The arguments with real arrays and numbers."""
+def real(template: Any, every: bool = True) -> Any:
+    """The arguments with real arrays and numbers; unless `every`, only in the place of what earlier recordings left."""
     if isinstance(template, (Traced, Live)):
-        return template.value
+        return template.value if every or not template.recorder.active else template
     if isinstance(template, (tuple, list)):
-        if hasattr(template, "_fields"):
-            return type(template)(*[real(part) for part in template])
-        return type(template)([real(part) for part in template])
+        parts = [real(part, every) for part in template]
+        return type(template)(*parts) if hasattr(template, "_fields") else type(template)(parts)
     if isinstance(template, dict):
-        return {k: real(part) for k, part in template.items()}
+        return {k: real(part, every) for k, part in template.items()}
     if isinstance(template, slice):
-        return slice(real(template.start), real(template.stop), real(template.step))
+        return slice(real(template.start, every), real(template.stop, every), real(template.step, every))
     return template
+
+
+def settled(template: Any) -> Any:
+    """The arguments without stand-ins of earlier recordings, such as a cache holds; those of this one stay."""
+    return real(template, every=False)
 
 
 def traces(template: Any) -> Iterator[Traced]:
@@ -79,13 +92,14 @@ class Live:
 
     locals()["__class__"] = property(lambda self: type(self.value))  # isinstance(x, int) holds as for the value
 
-    def _refuse(self, *args: Any) -> Any:
+    def _refuse(self, *args: Any, **keywords: Any) -> Any:
         if not self.recorder.active:
             raise RuntimeError("a value of a recording is used after it")
         raise NotRecordable("a Python number that changes from call to call decides something; see fnn.recordable.live")
 
     __bool__ = __float__ = __int__ = __index__ = __complex__ = __round__ = __trunc__ = _refuse
-    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __array__ = __array_function__ = _refuse
+    __repr__ = __str__ = __format__ = _refuse
     locals()["__hash__"] = None
 
 
@@ -166,6 +180,8 @@ class Generator(Live):
             options = recorder.operands(keywords)
             given = keywords.get("out")
             value = run(method, *args, **keywords)
+            if value is None or any(value is part.value for part in traces(args)):
+                raise NotRecordable(f"{name}, which writes to an array that it is given")
             f = getattr(type(self.value), name)
             if given is not None:
                 if not isinstance(given, Traced):
@@ -190,7 +206,7 @@ class Generator(Live):
 
 def _ufunc(recorder: Any, ufunc: np.ufunc, method: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     if not recorder.active:
-        return getattr(ufunc, method)(*real(args), **real(keywords))
+        return getattr(ufunc, method)(*settled(args), **settled(keywords))
     keywords = {k: v for k, v in keywords.items() if not (k == "out" and v is None)}
     name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
     f = ufunc if method == "__call__" else getattr(ufunc, method)
@@ -198,7 +214,7 @@ def _ufunc(recorder: Any, ufunc: np.ufunc, method: str, args: tuple[Any, ...], k
         recorder.write(name, f, args, args[0])
         return None
     if not any(True for _ in traces((args, keywords))) and all(np.ndim(a) == 0 for a in real(args)):
-        return recorder.value(name, f, args)
+        return recorder.value(name, f, args, keywords)
     out = keywords.get("out")
     if isinstance(out, tuple) and len(out) == 1:
         keywords["out"] = out[0]
@@ -281,7 +297,7 @@ class Traced:
 
     def __array_function__(self, f: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if not self.recorder.active:
-            return f(*real(args), **real(keywords))
+            return f(*settled(args), **settled(keywords))
         return self.recorder.function(self.recorder, f, args, keywords)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
@@ -297,7 +313,8 @@ class Traced:
     __truediv__, __rtruediv__ = _binary(np.true_divide), _binary(np.true_divide, True)
     __itruediv__ = _in_place(np.true_divide)
     __floordiv__, __rfloordiv__ = _binary(np.floor_divide), _binary(np.floor_divide, True)
-    __mod__, __rmod__ = _binary(np.remainder), _binary(np.remainder, True)
+    __ifloordiv__ = _in_place(np.floor_divide)
+    __mod__, __rmod__, __imod__ = _binary(np.remainder), _binary(np.remainder, True), _in_place(np.remainder)
     __matmul__, __rmatmul__ = _binary(np.matmul), _binary(np.matmul, True)
     __and__, __rand__, __iand__ = _binary(np.bitwise_and), _binary(np.bitwise_and, True), _in_place(np.bitwise_and)
     __or__, __ror__, __ior__ = _binary(np.bitwise_or), _binary(np.bitwise_or, True), _in_place(np.bitwise_or)
@@ -320,18 +337,22 @@ class Traced:
         """As NumPy's operator: small exponents have functions of their own."""
         if not self.recorder.active:
             return self.value**other
+        if _is_number(self) and _is_number(other):
+            return self.recorder.copied("power", _number_power, (self, other), {})
         fast = {2: np.square, 1: np.positive, 0.5: np.sqrt, -1: np.reciprocal}
         if type(other) in (int, float) and other in fast and self.dtype.kind == "f":
             return fast[other](self)
         return np.power(self, other)
 
     def __rpow__(self, other: Any) -> Any:
+        if self.recorder.active and _is_number(self) and _is_number(other):
+            return self.recorder.copied("power", _number_power, (other, self), {})
         return np.power(other, self)
 
     def __ipow__(self, other: Any) -> Any:
         raise NotRecordable("**= on an array")
 
-    for _name in ("bool", "float", "int", "index", "complex", "contains"):
+    for _name in ("bool", "float", "int", "index", "complex", "contains", "imatmul"):
         locals()[f"__{_name}__"] = _refused(f"__{_name}__")
     item, tolist, tobytes, nonzero, searchsorted, choose, compress, partition, argpartition, resize = map(
         _refused,
@@ -358,13 +379,13 @@ class Traced:
 
     def __getitem__(self, index: Any) -> Any:
         if not self.recorder.active:
-            return self.value[real(index)]
+            return self.value[settled(index)]
         _check_index(index)
         return self.recorder.copied("getitem", operator.getitem, (self, index), {})
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if not self.recorder.active:
-            self.value[real(index)] = real(value)
+            self.value[settled(index)] = settled(value)
             return
         _check_index(index)
         if _is_basic(index):
@@ -372,7 +393,7 @@ class Traced:
             target = self.recorder.traced(place, self.at.storage)
             if isinstance(value, Traced) and value.recorder is self.recorder and value.at.place == target.at.place:
                 return
-            self.recorder.write("copyto", assign, (target, value), target)
+            self.recorder.assigned(self, index, target, value)
         else:
             self.recorder.write("setitem", operator.setitem, (self, index, value), self)
 
@@ -381,11 +402,13 @@ class Traced:
 
     @property
     def T(self) -> Any:
-        return self._view(self.value.T)
+        return self._view(self.value.T) if isinstance(self.value, np.ndarray) else self
 
     def _view(self, value: Any) -> Any:
         if not self.recorder.active:
             return value
+        if not isinstance(value, np.ndarray):
+            raise NotRecordable("a number of an array looked at as something else")
         return self.recorder.traced(value, self.at.storage)
 
     def reshape(self, *shape: Any, **keywords: Any) -> Any:
@@ -400,8 +423,9 @@ class Traced:
     def _method(self, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """A method with a result of its own, or a view."""
         if not self.recorder.active:
-            return getattr(self.value, name)(*real(args), **real(keywords))
-        return self.recorder.copied(name, getattr(np.ndarray, name), (self, *args), keywords)
+            return getattr(self.value, name)(*settled(args), **settled(keywords))
+        f = getattr(np.ndarray, name) if isinstance(self.value, np.ndarray) else _OfNumber(name)
+        return self.recorder.copied(name, f, (self, *args), keywords)
 
     def ravel(self, *args: Any, **keywords: Any) -> Any:
         return self._method("ravel", args, keywords)
@@ -442,47 +466,47 @@ class Traced:
 
     def dot(self, other: Any, out: Any = None) -> Any:
         if not self.recorder.active:
-            return self.value.dot(real(other), real(out))
+            return self.value.dot(settled(other), settled(out))
         return self.recorder.into("dot", np.dot, (self, other), {} if out is None else {"out": out}, positional=True)
 
-    def _reduced(self, ufunc: np.ufunc, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        return ufunc.reduce(self, **_named(("axis", "dtype", "out"), args, keywords))
+    def _reduced(self, ufunc: np.ufunc, names: tuple[str, ...], args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        return ufunc.reduce(self, **named_arguments(names, args, keywords))
 
     def sum(self, *args: Any, **keywords: Any) -> Any:
-        return self._reduced(np.add, args, keywords)
+        return self._reduced(np.add, SUM, args, keywords)
 
     def prod(self, *args: Any, **keywords: Any) -> Any:
-        return self._reduced(np.multiply, args, keywords)
+        return self._reduced(np.multiply, SUM, args, keywords)
 
     def any(self, *args: Any, **keywords: Any) -> Any:
-        named = _named(("axis", "out"), args, keywords)
-        return np.logical_or.reduce(self, **named)
+        return self._reduced(np.logical_or, MAX, args, keywords)
 
     def all(self, *args: Any, **keywords: Any) -> Any:
-        named = _named(("axis", "out"), args, keywords)
-        return np.logical_and.reduce(self, **named)
+        return self._reduced(np.logical_and, MAX, args, keywords)
 
     def max(self, *args: Any, **keywords: Any) -> Any:
-        return np.maximum.reduce(self, **_named(("axis", "out"), args, keywords))
+        return self._reduced(np.maximum, MAX, args, keywords)
 
     def min(self, *args: Any, **keywords: Any) -> Any:
-        return np.minimum.reduce(self, **_named(("axis", "out"), args, keywords))
+        return self._reduced(np.minimum, MAX, args, keywords)
 
     def _out(self, name: str, names: tuple[str, ...], args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """A method that takes `out=`."""
         if not self.recorder.active:
-            return getattr(self.value, name)(*real(args), **real(keywords))
-        named = {k: v for k, v in _named(names, args, keywords).items() if not (k == "out" and v is None)}
+            return getattr(self.value, name)(*settled(args), **settled(keywords))
+        named = {k: v for k, v in named_arguments(names, args, keywords).items() if not (k == "out" and v is None)}
+        if not isinstance(self.value, np.ndarray):
+            return self.recorder.copied(name, _OfNumber(name), (self,), named)
         return self.recorder.into(name, getattr(np.ndarray, name), (self,), named)
 
     def mean(self, *args: Any, **keywords: Any) -> Any:
-        return self._out("mean", ("axis", "dtype", "out"), args, keywords)
+        return self._out("mean", ("axis", "dtype", "out", "keepdims"), args, keywords)
 
     def var(self, *args: Any, **keywords: Any) -> Any:
-        return self._out("var", ("axis", "dtype", "out", "ddof"), args, keywords)
+        return self._out("var", ("axis", "dtype", "out", "ddof", "keepdims"), args, keywords)
 
     def std(self, *args: Any, **keywords: Any) -> Any:
-        return self._out("std", ("axis", "dtype", "out", "ddof"), args, keywords)
+        return self._out("std", ("axis", "dtype", "out", "ddof", "keepdims"), args, keywords)
 
     def argmax(self, *args: Any, **keywords: Any) -> Any:
         return self._out("argmax", ("axis", "out"), args, keywords)
@@ -514,25 +538,53 @@ class Traced:
         raise NotRecordable(f"ndarray.{name}")
 
     def __repr__(self) -> str:
-        return f"Traced({self.value!r})"
+        if not self.recorder.active:
+            return repr(self.value)
+        raise NotRecordable("the text of an array: it depends on the contents")
 
     def __reduce__(self) -> Any:
         raise NotRecordable("pickling an array while recording")
 
 
-def _named(names: tuple[str, ...], args: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
-    """Positional arguments by name. Reductions of methods go over all axes by default."""
-    named = (
-        {"axis": None, **dict(zip(names, args)), **keywords}
-        if "axis" in names
-        else {**dict(zip(names, args)), **keywords}
+def _is_number(value: Any) -> bool:
+    """Whether it is a number to Python, not an array: their powers are not quite those of `np.power`."""
+    return not isinstance(value.value if isinstance(value, (Traced, Live)) else value, np.ndarray)
+
+
+def _number_power(base: Any, exponent: Any) -> Any:
+    return (base[()] if isinstance(base, np.ndarray) else base) ** (
+        exponent[()] if isinstance(exponent, np.ndarray) else exponent
     )
+
+
+class _OfNumber:
+    """A method of a NumPy scalar, for the array without axes in which a replay has it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, number: Any, *args: Any, **keywords: Any) -> Any:
+        return getattr(number[()], self.name)(*args, **keywords)
+
+
+SUM = ("axis", "dtype", "out", "keepdims", "initial", "where")
+"""What sums and products take in this order."""
+
+MAX = ("axis", "out", "keepdims", "initial", "where")
+"""What the other reductions take in this order."""
+
+
+def named_arguments(names: tuple[str, ...], args: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
+    """Positional arguments by name. Reductions of methods go over all axes by default."""
+    if len(args) > len(names):
+        raise NotRecordable(f"more than the arguments {', '.join(names)}")
+    named = {**({"axis": None} if "axis" in names else {}), **dict(zip(names, args)), **keywords}
     return {k: v for k, v in named.items() if not (k in ("out", "dtype") and v is None)}
 
 
 def assign(target: Any, value: Any) -> None:
     """`target[...] = value`."""
-    np.copyto(target, value, casting="unsafe")
+    target[...] = value
 
 
 def _open(index: Any) -> Any:
@@ -565,5 +617,5 @@ def _check_index(index: Any) -> None:
 
 
 def _check_counts(args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-    if any(True for _ in traces((args, keywords))):
+    if any(True for _ in (*traces((args, keywords)), *lives((args, keywords)))):
         raise NotRecordable("repeat with an array of counts: the size of the result depends on the contents")

@@ -7,6 +7,7 @@ array. Leaves are arrays, Python numbers and keys; whatever else can be hashed b
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, NamedTuple
 
 import attrs
@@ -65,19 +66,26 @@ def flatten(value: Any, leaves: list[Any], seen: dict[int, int]) -> Any:
         return ValueLeaf(kind)
     if kind is dict:
         return Node(dict, tuple(value), tuple([flatten(child, leaves, seen) for child in value.values()]))
-    if isinstance(value, tuple):
+    if kind is tuple or isinstance(value, tuple) and hasattr(value, "_fields"):
         names = value._fields if hasattr(value, "_fields") else ()
         return Node(kind, names, tuple([flatten(child, leaves, seen) for child in value]))
     if is_record(value):
         names = field_names(kind)
         return Node(kind, names, tuple([flatten(getattr(value, name), leaves, seen) for name in names]))
-    if isinstance(value, (np.ndarray, np.generic, list, Mapping)):
+    if isinstance(value, (np.ndarray, np.generic, tuple, list, Mapping)):
         raise NotRecordable(f"an argument of type {kind.__name__}")
     try:
         hash(value)
     except TypeError:
         raise NotRecordable(f"an argument of type {kind.__name__}") from None
+    if not (value is None or "__eq__" in defined(kind) or callable(value) or isinstance(value, (*_PARTS, Enum))):
+        raise NotRecordable(f"an argument of type {kind.__name__}, which may change and still be itself")
     return Static(value, kind)
+
+
+def defined(kind: type) -> set[str]:
+    """What a class defines, itself or in what it derives from but `object`."""
+    return {name for base in kind.__mro__[:-1] for name in vars(base)}
 
 
 def is_record(value: Any) -> bool:
