@@ -341,11 +341,21 @@ def test_the_numbers_are_those_of_the_function(row: Row) -> None:
         assert not replayed.reasons
 
 
+def rounded(x: Any) -> Any:
+    counts = np.zeros(3, np.int64)
+    counts[1] = x.sum()
+    return counts
+
+
 def test_what_cannot_be_assigned_raises() -> None:
     replayed = compiled(infinite)
     for _ in range(2):
         with pytest.raises(OverflowError):
             replayed(some(3), float("inf"))
+    replayed = compiled(rounded)
+    assert_same(rounded(10 * some(5)), replayed(10 * some(5)))
+    with pytest.raises(ValueError, match="NaN"):
+        replayed(np.nan * some(5))
 
 
 def wasted(x: Any, index: Any) -> Any:

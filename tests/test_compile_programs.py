@@ -443,6 +443,11 @@ def numbers(d: Dice) -> None:
     d.values.numbers.append(d.r.choice(choices)())
 
 
+def branches(d: Dice) -> None:
+    n, a = d.r.choice(d.values.numbers), d.floats()
+    d.values.add(a * 2 if n > d.r.choice([0, 1.5]) else a + n)
+
+
 def draws(d: Dice) -> None:
     key = d.r.choice(d.values.keys).fold_in(d.r.choice(["a", 3, *d.values.numbers[:1]]))
     g, shape = key.generator(), d.array().shape
@@ -476,7 +481,7 @@ STEPS: dict[str, tuple[Callable[[Dice], None], float]] = {
         *((traced_index, 0.05), (scatter, 0.7), (shaped, 2.0), (bits, 0.2), (converted, 1.5), (joined, 1.5)),
         *((raveled, 1.5), (parted, 0.7), (chosen, 1.0), (clipped, 0.5), (bounded, 1.0), (reduced, 2.0)),
         *((folded, 0.4), (products, 2.0), (squared, 1.0), (sorted_, 0.5), (made, 1.5), (alike, 1.0)),
-        *((packed, 1.5), (constants, 0.5), (numbers, 0.7), (draws, 0.5), (protected, 0.3)),
+        *((packed, 1.5), (constants, 0.5), (numbers, 0.7), (branches, 0.4), (draws, 0.5), (protected, 0.3)),
     ]
 }
 

@@ -55,7 +55,7 @@ def _is_draw(call: Call) -> bool:
     return "Generator." in getattr(call.f, "__qualname__", "")
 
 
-_CHOOSING = {"take", "getitem", "setitem", "take_along_axis", "put_along_axis", "choose", "bincount"}
+_CHOOSING = {"take", "getitem", "setitem", "take_along_axis", "put_along_axis", "choose", "bincount", "assign"}
 
 
 def _may_raise(call: Call) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from fnn.compile.current import noting
 from fnn.compile.namespace import NAMESPACE
 from fnn.compile.program import Call, NotRecordable, Storage, Variable, View, address, bounds
-from fnn.compile.stand_ins import Live, Number, Traced, TracedKey, assign, lives, run, traces
+from fnn.compile.stand_ins import Live, Number, Traced, TracedKey, assign, assign_number, lives, run, traces
 from fnn.random import Key
 
 
@@ -222,7 +222,11 @@ class Recorder:
         self._check_written("an assignment", place.at)
         template = self.operands((place, value))
         run(operator.setitem, array, index, value)
-        self.add(Call(assign, "copyto", template, {}, "write", (place.at,)))
+        number = isinstance(value, Traced) and not isinstance(value.value, np.ndarray) and value.dtype.kind == "f"
+        if number and place.dtype.kind != "f":
+            self.add(Call(assign_number, "assign", template, {}, "write", (place.at,)))
+        else:
+            self.add(Call(assign, "copyto", template, {}, "write", (place.at,)))
 
     def value(self, name: str, f: Any, args: tuple[Any, ...], keywords: dict[str, Any] | None = None) -> Any:
         """A call that gives a Python number from numbers (or arrays)."""

@@ -139,10 +139,16 @@ class Compiled(Generic[P, R]):
 
     def _another_way(self, args: Any) -> R:
         """Arguments for which a branch on a number goes another way: each combination of ways has a plan of its own."""
+        if current() is not None:
+            return self._f(*args)
         leaves: list[Any] = []
         seen: dict[int, int] = {}
-        signatures = tuple([flatten(arg, leaves, seen) for arg in args])
-        first = self._plans[signatures]
+        try:
+            signatures = tuple([flatten(arg, leaves, seen) for arg in args])
+        except NotRecordable as reason:
+            self._note(str(reason))
+            return self._f(*args)
+        first = self._plans.get(signatures)
         others = self._others.setdefault(signatures, [])
         for plan in (*others, *(() if first is None else (first,))):
             try:

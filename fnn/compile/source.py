@@ -41,6 +41,10 @@ class _Memory:
         self.owner = owner
 
 
+class Elsewhere(Exception):
+    """A branch on a number goes another way than in the recording: there may be another plan for it."""
+
+
 _OF_ANY_SIZE: set[Any] = {np.bincount, np.tile, np.pad}
 """Functions whose results have sizes that contents decide."""
 
@@ -48,10 +52,6 @@ _OF_ONE_TYPE: set[Any] = {operator.add, operator.sub, operator.mul, operator.tru
 """Functions of Python numbers whose results have the types of those in the recording."""
 
 _NUMBERS = (int, float, complex, np.float32, np.float64, np.int64)
-
-
-class Elsewhere(Exception):
-    """A branch on a number goes another way than in the recording: there may be another plan for it."""
 
 
 class Source:
@@ -215,7 +215,7 @@ class Source:
         assert isinstance(call.f, np.ufunc)
         dtypes = {view.dtype for view in call.reads()}
         args = tuple([self.values[a.index] if isinstance(a, Variable) else a for a in call.args])
-        if len(dtypes) != 1 or not is_all(call.f, args, dtype := next(iter(dtypes))):
+        if len(dtypes) != 1 or (dtype := next(iter(dtypes))).kind != "f" or not is_all(call.f, args, dtype):
             return text
         key = (part.index, dtype)
         if key not in self._scalars:

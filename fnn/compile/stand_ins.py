@@ -587,6 +587,11 @@ def assign(target: Any, value: Any) -> None:
     target[...] = value
 
 
+def assign_number(target: Any, value: Any) -> None:
+    """`target[...] = value` of a NumPy scalar, which must not be infinite or NaN where integers are expected."""
+    target[...] = value[()]
+
+
 def _open(index: Any) -> Any:
     """An index whose result is a view, also where it names one element."""
     return (*index, ...) if isinstance(index, tuple) else (index, ...) if index is not ... else index
