@@ -352,10 +352,10 @@ def test_what_cannot_be_assigned_raises() -> None:
     for _ in range(2):
         with pytest.raises(OverflowError):
             replayed(some(3), float("inf"))
-    replayed = compiled(rounded)
-    assert_same(rounded(10 * some(5)), replayed(10 * some(5)))
+    other = compiled(rounded)
+    assert_same(rounded(10 * some(5)), other(10 * some(5)))
     with pytest.raises(ValueError, match="NaN"):
-        replayed(np.nan * some(5))
+        other(np.nan * some(5))
 
 
 def wasted(x: Any, index: Any) -> Any:
