@@ -352,10 +352,10 @@ def test_what_cannot_be_assigned_raises() -> None:
     for _ in range(2):
         with pytest.raises(OverflowError):
             replayed(some(3), float("inf"))
-    replayed = compiled(rounded)
-    assert_same(rounded(10 * some(5)), replayed(10 * some(5)))
+    other = compiled(rounded)
+    assert_same(rounded(10 * some(5)), other(10 * some(5)))
     with pytest.raises(ValueError, match="NaN"):
-        replayed(np.nan * some(5))
+        other(np.nan * some(5))
 
 
 def wasted(x: Any, index: Any) -> Any:
@@ -462,6 +462,19 @@ def test_nothing_is_held_but_plans() -> None:
         assert plan() is None
     finally:
         gc.enable()
+
+
+def test_a_way_that_cannot_be_recorded_is_tried_once() -> None:
+    recorded = []
+
+    def f(x: Any, n: int) -> Any:
+        recorded.append(type(x) is not np.ndarray)
+        return x * 2 if n < 2 else x * float(x[0])
+
+    replayed = compiled(f)
+    for n in (0, 1, 2, 3, 4, 0):
+        assert_same(f(some(3), n), replayed(some(3), n))
+    assert sum(recorded) == 2 and len(replayed.reasons) == 1
 
 
 def test_forms_that_never_come_again_are_forgotten() -> None:
