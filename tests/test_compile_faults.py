@@ -464,6 +464,19 @@ def test_nothing_is_held_but_plans() -> None:
         gc.enable()
 
 
+def test_a_way_that_cannot_be_recorded_is_tried_once() -> None:
+    recorded = []
+
+    def f(x: Any, n: int) -> Any:
+        recorded.append(type(x) is not np.ndarray)
+        return x * 2 if n < 2 else x * float(x[0])
+
+    replayed = compiled(f)
+    for n in (0, 1, 2, 3, 4, 0):
+        assert_same(f(some(3), n), replayed(some(3), n))
+    assert sum(recorded) == 2 and len(replayed.reasons) == 1
+
+
 def test_forms_that_never_come_again_are_forgotten() -> None:
     replayed = compiled(scaled, after=1)
     for n in range(1, 600):

@@ -43,6 +43,7 @@ class Compiled(Generic[P, R]):
         self._named: dict[tuple[str, ...], Compiled[..., R]] = {}
         self._plans: dict[Any, Plan | None] = {}
         self._others: dict[Any, list[Plan]] = {}
+        self._closed: set[Any] = set()
         self._pools: dict[Any, Pool] = {}
         self._recent: Callable[[tuple[Any, ...]], Any] = _miss
         self._lock = threading.Lock()
@@ -162,6 +163,8 @@ class Compiled(Generic[P, R]):
         if len(others) + 1 >= WAYS:
             self._note(f"branches on numbers go more than {WAYS} ways")
             return self._f(*args)
+        if signatures in self._closed:
+            return self._f(*args)
         with self._lock:
             try:
                 plan, given = record(self._f, signatures, leaves, self._pools)
@@ -172,7 +175,8 @@ class Compiled(Generic[P, R]):
                 self._recent = plan.entry
                 found: R = given
                 return found
-        found = self._f(*args)
+        found = self._f(*args)  # raises, if the function itself does
+        self._closed.add(signatures)
         self._note(reason_of(failure))
         return found
 
