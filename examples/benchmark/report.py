@@ -107,6 +107,8 @@ def draw(path: Path, results: Sequence[Result]) -> None:
         panel.axhline(1, color="0.3", linewidth=0.8)
         panel.grid(axis="y", alpha=0.3)
         panel.set(yscale="log", ylabel="time, fastest = 1", title=f"{threads} thread{'s' * (threads > 1)}")
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter("{x:g}")
         panel.set_xticks(range(len(found)), list(found))
     panels[0][0].legend(ncols=len(contenders), fontsize=8)
     figure.savefig(path, dpi=110)
