@@ -113,6 +113,11 @@ def batches(arrays: D, size: int, *, shuffle: bool = True, drop_last: bool = Fal
     return Batches(arrays, size, shuffle, drop_last, examples)
 
 
+def weight_of(batch: tuple[Any, ...]) -> float:
+    """How much the mean loss of a batch counts: the sum of its weights, or the number of its examples."""
+    return float(len(tree.leaves(batch)[0]) if len(batch) == 2 or batch[2] is None else batch[2].sum())
+
+
 def count(arrays: Any, who: str) -> int:
     """The common length of the first axes; `ValueError` where there is none, `TypeError` for what is no array."""
     lengths: dict[str, Shape] = {}

@@ -8,7 +8,6 @@ many threads.
 
 from __future__ import annotations
 
-import operator
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from fnn import tree
 from fnn.compile import compiled
 from fnn.compile.replay import Compiled
 from fnn.contract import Layer, Loss, Mode, Penalty, Train, ValueAndGrad, value_and_grad
+from fnn.data import weight_of
 from fnn.history import TrainState
 from fnn.optimizers import GradientTransformation, Update, apply_updates
 from fnn.types import Array, Params
@@ -116,7 +116,7 @@ class ThreadedStep:
             return self.whole(before, batch)
         ends = [examples * k // self.threads for k in range(self.threads + 1)]
         parts = [tree.map(lambda a, k=k: a[ends[k] : ends[k + 1]], batch) for k in range(self.threads)]
-        weights = [_weight(part, n) for part, n in zip(parts, map(operator.sub, ends[1:], ends))]
+        weights = [weight_of(part) for part in parts]
         total = sum(weights)
         if not all(weights):
             return self.whole(before, batch)
@@ -156,10 +156,6 @@ class ThreadedStep:
     def _say(self, reason: str) -> None:
         if self.report is not None:
             self.report(reason)
-
-
-def _weight(part: Any, examples: int) -> float:
-    return float(examples) if len(part) == 2 or part[2] is None else float(part[2].sum())
 
 
 def _part(f: ValueAndGrad[Any, Any], params: Params, state: Any, batch: Any, mode: Mode) -> tuple[Array, Params]:

@@ -19,13 +19,14 @@ from fnn import tree
 from fnn.check import positive
 from fnn.compile import compiled
 from fnn.contract import Layer, Loss, Penalty, Train, ValueAndGrad, evaluator, value_and_grad
-from fnn.data import Data, check_numbers, count
+from fnn.data import Data, check_numbers, count, weight_of
 from fnn.diagnosis import explain, first_bad
 from fnn.history import Row, Run, TrainState, check_saving_run, load_run, save_run
 from fnn.losses.core import ratio, sums_of
 from fnn.metrics import Metric
 from fnn.optimizers import Context, GradientTransformation, Update, UpdateWith, apply_updates, learning_rate
 from fnn.random import Key
+from fnn.recordable import live
 from fnn.types import EMPTY, Array, Params, State, bind
 
 X = TypeVar("X")
@@ -80,7 +81,7 @@ def _step_with(
     def grad(at: Params) -> Params:
         return f(at, before.state, batch[0], batch[1], mode, weight)[1]
 
-    examples = float(len(tree.leaves(batch[1])[0])) if weight is None else float(weight.sum())
+    examples = float(len(tree.leaves(batch[1])[0])) if weight is None else live(float, weight.sum())
     updates, opt_state = update(grads, before.opt_state, params, Context(loss, examples, grad))
     return TrainState(step + 1, apply_updates(params, updates), state, opt_state, key), {"loss": loss}
 
@@ -194,8 +195,8 @@ def train(
     compile: record the step when the form of a batch repeats, and replay it from planned memory, with the same bits
         (`fnn.compiled`). A step that cannot be recorded is run as it is, and the logger "fnn" says why in one line.
 
-    threads: split each batch over up to so many threads, each with BLAS on one, where the step has enough work in large
-        calls; where it has not, or layers look at the whole batch, it stays on one thread, and the logger says so.
+    threads: split each batch over up to so many threads, each with BLAS on one, where the compiled step has enough
+        work in large calls; where it has not, or layers look at the whole batch, it stays on one thread, and the logger says so.
         Results differ in rounding from those of another number of threads, but never from run to run.
 
     Raises `NonFiniteError` when the loss or the parameters stop being finite: it says where that began, and holds the
@@ -241,7 +242,7 @@ def train(
                 value = float(measured["loss"])
                 if not math.isfinite(value):
                     raise explain(model, loss, data, before, now, penalty)
-                run, before = run.stepped(after, value, _weight(batch)), now
+                run, before = run.stepped(after, value, weight_of(batch)), now
                 if row_is_due(after.step) and (after.step < total or after.step % per_epoch == 0):
                     run = with_row(run)
                 if checkpoint is not None and (after.step % save_every == 0 or after.step == total):
@@ -279,7 +280,7 @@ def _step_for(
     from fnn.threads import ThreadedStep, undivided, workers
 
     said = bind(_say, "steps stay on one thread")
-    if reason := undivided(model, loss, opt, state):
+    if reason := undivided(model, loss, opt, state) if compile else "compile=False":
         said(reason)
         yield step
         return
@@ -292,11 +293,6 @@ def _say(what: str, reason: str) -> None:
     import logging
 
     logging.getLogger("fnn").warning("train: %s: %s", what, reason)
-
-
-def _weight(batch: tuple[Any, ...]) -> float:
-    """How much the mean loss of a batch counts: the sum of its weights, or the number of its examples."""
-    return float(len(tree.leaves(batch)[0]) if len(batch) == 2 or batch[2] is None else batch[2].sum())
 
 
 def _with_row(

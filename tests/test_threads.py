@@ -79,11 +79,12 @@ def nothing(output: Any, target: Any, weight: Any) -> Any:
     ("options", "reason"),
     [
         ({}, "too little work"),
+        ({"compile": False}, "compile=False"),
         ({"net": serial(Dense(8), BatchNorm(), Dense(3))}, "whole batch"),
         ({"opt": sam(sgd(0.1), radius=0.01)}, "more than the gradients"),
         ({"loss": attrs.evolve(mse, sums=nothing)}, "not a mean"),
     ],
-    ids=["small", "batch norm", "sam", "a loss with sums of its own"],
+    ids=["small", "not compiled", "batch norm", "sam", "a loss with sums of its own"],
 )
 def test_one_thread_is_used_where_a_batch_cannot_be_shared(
     options: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture

@@ -7,11 +7,13 @@ storage that exists (an assignment to a slice, `out=`), so the order of the list
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fnn.compile.current import current
+
+T = TypeVar("T")
 
 Strides = tuple[int, ...]
 
@@ -148,39 +150,35 @@ class Call:
         return sum(view.nbytes for view in found) / 1e10
 
 
-def views(template: Any) -> Iterator[View]:
-    """Every view in nested arguments."""
-    if isinstance(template, View):
+def parts(template: Any, kind: type[T]) -> Iterator[T]:
+    """Everything of one kind in nested arguments."""
+    if isinstance(template, kind):
         yield template
     elif isinstance(template, (tuple, list)):
         for part in template:
-            yield from views(part)
+            yield from parts(part, kind)
     elif isinstance(template, dict):
         for part in template.values():
-            yield from views(part)
+            yield from parts(part, kind)
     elif isinstance(template, slice):
-        yield from views((template.start, template.stop, template.step))
+        yield from parts((template.start, template.stop, template.step), kind)
+
+
+def views(template: Any) -> Iterator[View]:
+    """Every view in nested arguments."""
+    return parts(template, View)
 
 
 def variables(template: Any) -> Iterator[Variable]:
     """Every variable in nested arguments."""
-    if isinstance(template, Variable):
-        yield template
-    elif isinstance(template, (tuple, list)):
-        for part in template:
-            yield from variables(part)
-    elif isinstance(template, dict):
-        for part in template.values():
-            yield from variables(part)
-    elif isinstance(template, slice):
-        yield from variables((template.start, template.stop, template.step))
+    return parts(template, Variable)
 
 
 def replaced(template: Any, f: Callable[[Any], Any]) -> Any:
     """The arguments with `f(part)` for every part that is not a tuple, list, dict or slice."""
     if isinstance(template, tuple):
-        parts = [replaced(part, f) for part in template]
-        return type(template)(*parts) if hasattr(template, "_fields") else tuple(parts)
+        found = [replaced(part, f) for part in template]
+        return type(template)(*found) if hasattr(template, "_fields") else tuple(found)
     if isinstance(template, list):
         return [replaced(part, f) for part in template]
     if isinstance(template, dict):

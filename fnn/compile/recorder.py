@@ -11,7 +11,7 @@ import numpy as np
 
 from fnn.compile.current import noting
 from fnn.compile.namespace import NAMESPACE
-from fnn.compile.program import Call, NotRecordable, Storage, Variable, View, address, bounds
+from fnn.compile.program import Call, NotRecordable, Storage, Variable, View, address, bounds, replaced
 from fnn.compile.stand_ins import Live, Number, Traced, TracedKey, assign, assign_number, lives, run, traces
 from fnn.random import Key
 
@@ -126,14 +126,7 @@ class Recorder:
 
     def operands(self, template: Any) -> Any:
         """`operand` for nested arguments."""
-        if isinstance(template, (tuple, list)):
-            parts = [self.operands(part) for part in template]
-            return type(template)(*parts) if hasattr(template, "_fields") else type(template)(parts)
-        if isinstance(template, dict):
-            return {k: self.operands(part) for k, part in template.items()}
-        if isinstance(template, slice):
-            return slice(self.operand(template.start), self.operand(template.stop), self.operand(template.step))
-        return self.operand(template)
+        return replaced(template, self.operand)
 
     # --- calls -------------------------------------------------------------------------------------------------------
 

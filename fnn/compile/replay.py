@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
-
 from fnn.compile import functions
 from fnn.compile.current import current
 from fnn.compile.plan import MISS, Plan, real_result, results
@@ -27,7 +26,6 @@ PLANS = 8
 WAYS = 4
 """Plans for arguments of one form, for different ways of branches on numbers such as the number of the step."""
 
-
 SEEN = 256
 """Forms that are remembered until they come again."""
 
@@ -41,9 +39,8 @@ class Compiled(Generic[P, R]):
         self._after = after
         self._seen: dict[Any, int] = {}
         self._named: dict[tuple[str, ...], Compiled[..., R]] = {}
-        self._plans: dict[Any, Plan | None] = {}
-        self._others: dict[Any, list[Plan]] = {}
-        self._closed: set[Any] = set()
+        self._plans: dict[Any, list[Plan]] = {}
+        self._refused: set[Any] = set()
         self._pools: dict[Any, Pool] = {}
         self._recent: Callable[[tuple[Any, ...]], Any] = _miss
         self._lock = threading.Lock()
@@ -55,7 +52,7 @@ class Compiled(Generic[P, R]):
         try:
             result = self._recent(args)
         except Elsewhere:
-            return self._another_way(args)
+            result = MISS
         except Exception as error:
             return self._as_it_is(args, error)
         return result if result is not MISS else self._other(args)
@@ -72,8 +69,7 @@ class Compiled(Generic[P, R]):
     @property
     def plans(self) -> tuple[Plan, ...]:
         """The plans made so far."""
-        own = [plan for plan in self._plans.values() if plan is not None]
-        own += [plan for others in self._others.values() for plan in others]
+        own = [plan for ways in self._plans.values() for plan in ways]
         return (*own, *(plan for named in self._named.values() for plan in named.plans))
 
     def explain(self, *, profile: tuple[Any, ...] | None = None, rounds: int = 20) -> str:
@@ -111,20 +107,18 @@ class Compiled(Generic[P, R]):
                 self._report(reason)
 
     def _other(self, args: Any) -> R:
-        """Arguments of another form than those of the call before: an entry that does not fit says so soon."""
+        """Arguments of another form than those of the call before, or for which a branch on a number goes another way."""
         if current() is not None:
             return self._f(*args)  # a part of what is recorded
-        for known in [*self._plans.values()]:
-            if known is None or known.entry is self._recent:
-                continue
+        for plan in [plan for ways in [*self._plans.values()] for plan in ways]:
             try:
-                result: Any = known.entry(args)
+                result = plan.entry(args)  # one that does not fit says so soon
             except Elsewhere:
-                return self._another_way(args)
+                continue
             except Exception as error:
                 return self._as_it_is(args, error)
             if result is not MISS:
-                self._recent = known.entry
+                self._recent = plan.entry
                 given: R = result
                 return given
         leaves: list[Any] = []
@@ -134,82 +128,44 @@ class Compiled(Generic[P, R]):
         except NotRecordable as reason:
             self._note(str(reason))
             return self._f(*args)
-        if signatures not in self._plans:
-            return self._recorded(signatures, leaves, args)
-        return self._f(*args)  # not recordable, or another thread has just recorded it
+        return self._recorded(signatures, leaves, args) if self._is_wanted(signatures) else self._f(*args)
 
-    def _another_way(self, args: Any) -> R:
-        """Arguments for which a branch on a number goes another way: each combination of ways has a plan of its own."""
-        if current() is not None:
-            return self._f(*args)
-        leaves: list[Any] = []
-        seen: dict[int, int] = {}
-        try:
-            signatures = tuple([flatten(arg, leaves, seen) for arg in args])
-        except NotRecordable as reason:
-            self._note(str(reason))
-            return self._f(*args)
-        first = self._plans.get(signatures)
-        others = self._others.setdefault(signatures, [])
-        for plan in (*others, *(() if first is None else (first,))):
-            try:
-                result = plan.entry(args)
-            except Elsewhere:
-                continue
-            except Exception as error:
-                return self._as_it_is(args, error)
-            self._recent = plan.entry
-            return result if result is not MISS else self._f(*args)
-        if len(others) + 1 >= WAYS:
-            self._note(f"branches on numbers go more than {WAYS} ways")
-            return self._f(*args)
-        if signatures in self._closed:
-            return self._f(*args)
-        with self._lock:
-            try:
-                plan, given = record(self._f, signatures, leaves, self._pools)
-            except Exception as error:
-                failure = error
-            else:
-                others.append(plan)
-                self._recent = plan.entry
-                found: R = given
-                return found
-        found = self._f(*args)  # raises, if the function itself does
-        self._closed.add(signatures)
-        self._note(reason_of(failure))
-        return found
+    def _is_wanted(self, signatures: tuple[Any, ...]) -> bool:
+        """Whether a plan is to be made for arguments of these signatures; says why not, where that lasts."""
+        ways = self._plans.get(signatures)
+        if ways is not None:
+            if signatures not in self._refused and len(ways) >= WAYS:
+                self._note(f"branches on numbers go more than {WAYS} ways")
+            return signatures not in self._refused and len(ways) < WAYS
+        if not signatures or len(self._plans) >= PLANS:
+            self._note(f"more than {PLANS} forms of arguments" if signatures else "no arguments")
+            return False
+        times = self._seen[signatures] = self._seen.get(signatures, 0) + 1
+        if times <= self._after and len(self._seen) > SEEN:
+            self._seen.clear()
+            self._note(f"{SEEN} forms of arguments, hardly any of which came again")
+        return times > self._after
 
     def _recorded(self, signatures: tuple[Any, ...], leaves: list[Any], args: Any) -> R:
         """One real run that is recorded; without a plan, if it cannot be."""
-        if not signatures:
-            self._note("no arguments")
-            return self._f(*args)
-        if len(self._plans) >= PLANS:
-            self._note(f"more than {PLANS} forms of arguments")
-            return self._f(*args)
-        times = self._seen[signatures] = self._seen.get(signatures, 0) + 1
-        if times <= self._after:
-            if len(self._seen) > SEEN:
-                self._seen.clear()
-                self._note(f"{SEEN} forms of arguments, hardly any of which came again")
-            return self._f(*args)
+        known = len(self._plans.get(signatures, ()))
         with self._lock:
-            if signatures in self._plans:
+            if len(self._plans.get(signatures, ())) > known:
                 return self._f(*args)  # another thread has just recorded it
             try:
                 plan, result = record(self._f, signatures, leaves, self._pools)
             except Exception as error:
                 failure = error
             else:
-                self._plans[signatures] = plan
+                self._plans.setdefault(signatures, []).append(plan)
                 self._recent = plan.entry
                 given: R = result
                 return given
-        result = self._f(*args)  # raises, if the function itself does
-        self._plans[signatures] = None
+        found = self._f(*args)  # raises, if the function itself does
+        self._plans.setdefault(signatures, [])
+        self._refused.add(signatures)
         self._note(reason_of(failure))
-        return result
+        return found
 
 
 class _Named:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fnn.compile.current import current, noting
-from fnn.compile.program import Call, NotRecordable, Variable, View
+from fnn.compile.program import Call, NotRecordable, Variable, View, parts, replaced
 from fnn.random import Key
 
 
@@ -36,16 +36,12 @@ def run(f: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
 
 def real(template: Any, every: bool = True) -> Any:
     """The arguments with real arrays and numbers; unless `every`, only in the place of what earlier recordings left."""
-    if isinstance(template, (Traced, Live)):
-        return template.value if every or not template.recorder.active else template
-    if isinstance(template, (tuple, list)):
-        parts = [real(part, every) for part in template]
-        return type(template)(*parts) if hasattr(template, "_fields") else type(template)(parts)
-    if isinstance(template, dict):
-        return {k: real(part, every) for k, part in template.items()}
-    if isinstance(template, slice):
-        return slice(real(template.start, every), real(template.stop, every), real(template.step, every))
-    return template
+
+    def value(part: Any) -> Any:
+        stands_in = isinstance(part, (Traced, Live)) and (every or not part.recorder.active)
+        return part.value if stands_in else part
+
+    return replaced(template, value)
 
 
 def settled(template: Any) -> Any:
@@ -55,28 +51,12 @@ def settled(template: Any) -> Any:
 
 def traces(template: Any) -> Iterator[Traced]:
     """Every traced array in nested arguments."""
-    if isinstance(template, Traced):
-        yield template
-    elif isinstance(template, (tuple, list)):
-        for part in template:
-            yield from traces(part)
-    elif isinstance(template, dict):
-        for part in template.values():
-            yield from traces(part)
-    elif isinstance(template, slice):
-        yield from traces((template.start, template.stop, template.step))
+    return parts(template, Traced)
 
 
 def lives(template: Any) -> Iterator[Live]:
     """Every live value in nested arguments."""
-    if isinstance(template, Live):
-        yield template
-    elif isinstance(template, (tuple, list)):
-        for part in template:
-            yield from lives(part)
-    elif isinstance(template, dict):
-        for part in template.values():
-            yield from lives(part)
+    return parts(template, Live)
 
 
 # --- numbers and keys ------------------------------------------------------------------------------------------------

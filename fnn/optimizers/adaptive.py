@@ -294,6 +294,17 @@ def adam_eps(b2: float, eps: float, step: int) -> float:
     return eps / root_of_share(b2, step)
 
 
+def _sums_into(
+    mu: Array, nu: Array, u: Array, b1: float, b2: float, g: Array, old_mu: Array, old_nu: Array
+) -> None:
+    """`mu = b1 mu + g`, `nu = b2 nu + g**2`; u is scratch."""
+    np.multiply(old_mu, b1, out=mu)
+    mu += g
+    np.multiply(g, g, out=u)
+    np.multiply(old_nu, b2, out=nu)
+    nu += u
+
+
 def adam_rule(
     constants: Betas, lr: float, step: int, g: Array, u: Array, old_mu: Array, old_nu: Array, mu: Array, nu: Array
 ) -> None:
@@ -302,11 +313,7 @@ def adam_rule(
     `-lr ^mu / (sqrt(^nu) + eps) = -lr (1 - b1) / (1 - b1**t) / root m / (sqrt(v) + eps / root)`
     """
     b1, b2, eps = constants
-    np.multiply(old_mu, b1, out=mu)
-    mu += g
-    np.multiply(g, g, out=u)
-    np.multiply(old_nu, b2, out=nu)
-    nu += u
+    _sums_into(mu, nu, u, b1, b2, g, old_mu, old_nu)
     np.sqrt(nu, out=u)
     u += live(adam_eps, b2, eps, step)
     np.divide(mu, u, out=u)
@@ -338,11 +345,7 @@ def _amsgrad_rule(
     largest: Array,
 ) -> None:
     b1, b2, eps = constants
-    np.multiply(old_mu, b1, out=mu)
-    mu += g
-    np.multiply(g, g, out=u)
-    np.multiply(old_nu, b2, out=nu)
-    nu += u
+    _sums_into(mu, nu, u, b1, b2, g, old_mu, old_nu)
     np.maximum(nu, old_largest, out=largest)
     np.sqrt(largest, out=u)
     u += live(adam_eps, b2, eps, step)
@@ -431,11 +434,7 @@ def _radam_rule(
     constants: Betas, lr: float, step: int, g: Array, u: Array, old_mu: Array, old_nu: Array, mu: Array, nu: Array
 ) -> None:
     b1, b2, eps = constants
-    np.multiply(old_mu, b1, out=mu)
-    mu += g
-    np.multiply(g, g, out=u)
-    np.multiply(old_nu, b2, out=nu)
-    nu += u
+    _sums_into(mu, nu, u, b1, b2, g, old_mu, old_nu)
     np.sqrt(nu, out=u)
     u *= live(_is_rectified, b2, step)
     u += live(_radam_eps, b2, eps, step)
