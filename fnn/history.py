@@ -69,8 +69,8 @@ class Run:
 def save_run(path: str | PathLike[str], run: Run) -> None:
     """Writes the run to a checkpoint: its train states as arrays, the rest as metadata."""
     told = {name: getattr(run, name) for name in ("score", "loss", "weight", "seconds")}
-    rows = [attrs.asdict(row) for row in run.history]
-    save(path, _kept(run), metadata={"run": {**told, "history": rows}})
+    columns = {field.name: [getattr(row, field.name) for row in run.history] for field in attrs.fields(Row)}
+    save(path, _kept(run), metadata={"run": {**told, "history": columns}})
 
 
 def check_saving_run(path: str | PathLike[str], run: Run) -> None:
@@ -86,7 +86,8 @@ def load_run(path: str | PathLike[str], like: TrainState) -> Run:
     """The run in a checkpoint; `CheckpointError` lists what differs from the structure of `like`."""
     found: Any = load(path, _kept(Run(like, like)))
     told: dict[str, Any] = dict(load_metadata(path)["run"])
-    now, rows = found["train_state"], tuple(Row(**row) for row in told.pop("history"))
+    now, columns = found["train_state"], told.pop("history")
+    rows = tuple([Row(*row) for row in zip(*[columns[field.name] for field in attrs.fields(Row)])])
     return Run(now, attrs.evolve(now, **found["best"]), history=rows, **told)
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from itertools import islice
 from os import PathLike
 from typing import Any, TypeAlias, TypeVar
@@ -231,7 +232,9 @@ def train(
             raise explain(model, loss, data, before, run.train_state, penalty)
         return attrs.evolve(run, seconds=clock() - began)
 
-    with _step_for(model, loss, opt, penalty, run.train_state.state, compile, positive("train", "threads", threads)) as step:
+    with _step_for(
+        model, loss, opt, penalty, run.train_state.state, compile, positive("train", "threads", threads)
+    ) as step:
         try:
             if run.weight and row_is_due(run.train_state.step):
                 run = with_row(run)  # an interrupt, or the end of a shorter training, left it out
@@ -270,22 +273,51 @@ def _step_for(
     compile: bool,
     threads: int,
 ) -> Iterator[Step[Batch[X, T]]]:
-    """The step to train with, on as many threads as it can use."""
+    """The step to train with, on as many threads as it can use; the memory of its plans is given back."""
     step: Step[Batch[X, T]] = make_step(model, loss, opt, penalty=penalty)
-    if compile:
-        step = compiled(step, report=bind(_say, "steps are not compiled"), after=1)
-    if threads == 1:
-        yield step
-        return
-    from fnn.threads import ThreadedStep, undivided, workers
+    with ExitStack() as stack:
+        if compile:
+            step = _replayed(model, loss, opt, penalty)
+            stack.callback(_rest, step)
+        if threads == 1:
+            yield step
+            return
+        from fnn.threads import ThreadedStep, undivided, workers
 
-    said = bind(_say, "steps stay on one thread")
-    if reason := undivided(model, loss, opt, state) if compile else "compile=False":
-        said(reason)
-        yield step
-        return
-    with workers(threads) as pool:
+        said = bind(_say, "steps stay on one thread")
+        if reason := undivided(model, loss, opt, state) if compile else "compile=False":
+            said(reason)
+            yield step
+            return
+        pool = stack.enter_context(workers(threads))
         yield ThreadedStep(step, model, loss, opt, penalty, pool, threads, said)
+
+
+def _replayed(*parts: Any) -> Any:
+    """The compiled step of a model, a loss, an optimizer and a penalty."""
+    try:
+        return _known(*parts)
+    except TypeError:  # an optimizer that cannot be hashed
+        return _new(*parts)
+
+
+def _new(model: Any, loss: Any, opt: Any, penalty: Any) -> Any:
+    step: Step[Any] = make_step(model, loss, opt, penalty=penalty)
+    return compiled(step, report=bind(_say, "steps are not compiled"), after=1)
+
+
+STAGES = 3
+"""Plans of a step that is kept; with more, the next training might run into the bound on their number."""
+
+_known = lru_cache(maxsize=1)(_new)
+"""The last one is kept, so that a training in stages, each resumed from the one before, is recorded once."""
+
+
+def _rest(step: Any) -> None:
+    """After training: memory is given back, and only a step that has been replayed throughout is kept."""
+    step.release()
+    if step.reasons or len(step.plans) > STAGES:
+        _known.cache_clear()
 
 
 def _say(what: str, reason: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -178,18 +178,19 @@ def test_every_example(
     kept: list[tuple[Any, Any]] = []
     made: list[Compiled[..., Any]] = []
 
-    def checked(step: Any, **options: Any) -> Any:
-        replayed = compiled(step)
-        made.append(replayed)
-        steps = iter(range(20))
+    class Checked(Compiled[..., Any]):
+        steps: Iterator[int]
 
-        def both(before: TrainState, batch: Any) -> Any:
-            result = replayed(before, batch)
-            if next(steps, None) is not None:
-                kept.append((step(before, batch), result))
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            result = super().__call__(*args, **kwargs)
+            if next(self.steps, None) is not None:
+                kept.append((self._f(*args, **kwargs), result))
             return result
 
-        return both
+    def checked(step: Any, **options: Any) -> Any:
+        made.append(found := Checked(step))
+        found.steps = iter(range(20))
+        return found
 
     monkeypatch.setattr(fnn.training, "compiled", checked)
     monkeypatch.setattr(fnn, "compiled", checked)
@@ -468,6 +469,32 @@ def test_inference() -> None:
         x = rng.standard_normal((n, 5), np.float32)
         assert_same(net.apply(params, x, state), apply(params, x, state))
     assert len(apply.plans) == 2 and not apply.reasons
+
+
+def test_a_training_in_stages_is_recorded_once_and_keeps_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Compiled[..., Any]] = []
+
+    def noted(step: Any, **options: Any) -> Any:
+        made.append(compiled(step, **options))
+        return made[-1]
+
+    monkeypatch.setattr(fnn.training, "compiled", noted)
+    net, batch = some_net()
+    data, params, opt = fnn.batches(batch(0), size=4), net.init(Key(0), (5,)), adam(0.01)
+
+    def trained(epochs: int, compile: bool, opt: Any = opt, before: fnn.Result | None = None) -> fnn.Result:
+        resume = None if before is None else before.train_state
+        return fnn.train(params, data, opt, model=net, loss=mse, epochs=epochs, compile=compile, resume=resume)
+
+    whole, first = trained(6, compile=False), trained(2, compile=True)
+    kept = tree.read_only(tree.map(np.copy, first.params))
+    last = trained(6, compile=True, before=trained(4, compile=True, before=first))
+    assert_same(tree.read_only(whole.params), last.params)
+    assert_same(kept, first.params)
+    assert len(made) == 1 and len(made[0].plans) == 1 and not made[0].reasons
+    assert not made[0].plans[0].instances and made[0].plans[0].pool is not None and not made[0].plans[0].pool.slots
+    trained(2, compile=True, opt=adam(0.02))
+    assert len(made) == 2
 
 
 def test_it_needs_no_more_memory() -> None:

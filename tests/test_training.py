@@ -118,7 +118,7 @@ def test_a_process_killed_while_training_is_resumed_from_its_checkpoint(tmp_path
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL and os.listdir(tmp_path) == ["run.npz"]
-    assert fnn.load_metadata(path)["run"]["history"][-1]["step"] == 12
+    assert fnn.load_metadata(path)["run"]["history"]["step"][-1] == 12
     assert outcome(resuming.run(resuming.STEPS, resume=path)) == outcome(resuming.run(resuming.STEPS))
 
 
@@ -133,7 +133,7 @@ def test_a_checkpoint_is_written_while_training_goes_on(tmp_path: Path) -> None:
     path, seen = tmp_path / "run.npz", []
 
     def report(row: Row) -> None:
-        seen.append(fnn.load_metadata(path)["run"]["history"][-1]["step"] if path.exists() else None)
+        seen.append(fnn.load_metadata(path)["run"]["history"]["step"][-1] if path.exists() else None)
 
     fit(epochs=4, checkpoint=path, report=report)
     assert seen == [None, 3, 6, 9] and os.listdir(tmp_path) == ["run.npz"]

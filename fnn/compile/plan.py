@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fnn.compile.allocation import aligned, allocate
+from fnn.compile.entry import Entry
 from fnn.compile.packs import Packs, levelled
 from fnn.compile.passes import (
     with_cheap_calls,
@@ -23,148 +24,18 @@ from fnn.compile.passes import (
     without_dead,
 )
 from fnn.compile.placement import Moved, placed
-from fnn.compile.program import Call, NotRecordable, Variable, View, address, bounds, extent
+from fnn.compile.program import Call, NotRecordable, Variable, View
 from fnn.compile.recorder import Recorder
-from fnn.compile.stand_ins import Live, Traced
+from fnn.compile.results import Constant, Given, Out, carried_pairs, copy_of, is_kept, result_leaves
+from fnn.compile.stand_ins import Traced
 from fnn.compile.slots import Layout, Pool, Slot, array_at, block
 from fnn.compile.source import Elsewhere, Source, function_code
-from fnn.compile.structure import ArrayLeaf, Node, Static, ValueLeaf, field_names, is_record, leaf_signatures
-from fnn.random import Key
+from fnn.compile.structure import ArrayLeaf, ValueLeaf, leaf_signatures
 
 MISS = object()
 """What a plan gives for arguments that it is not made for."""
 
 _serial = itertools.count()
-
-
-# --- results ---------------------------------------------------------------------------------------------------------
-
-
-class Given:
-    """A result that is an argument."""
-
-    def __init__(self, source: int) -> None:
-        self.source = source
-
-
-class Out:
-    """A result that is an array of the plan."""
-
-    def __init__(self, view: View, scalar: bool, writeable: bool, protected: bool = False) -> None:
-        self.view, self.scalar, self.writeable = view, scalar, writeable
-        self.protected = protected
-        """Whether it is a view of an argument that cannot be written to as the argument can."""
-        self.leaf = -1
-        """Which leaf of the slot it is, if it is carried."""
-
-
-class Constant:
-    """A result that does not depend on the arguments."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-def results(value: Any, arguments: list[Any], statics: set[int]) -> Any:
-    """The form of a result, with `Given`, `Out`, `Variable` and `Constant` as leaves."""
-    known: dict[int, Out] = {}
-
-    def form(value: Any) -> Any:
-        if isinstance(value, Live):
-            same = [i for i, argument in enumerate(arguments) if argument is value]
-            return Given(same[0]) if same else value.variable
-        if isinstance(value, Traced):
-            scalar = not isinstance(value.value, np.ndarray)
-            writeable = not scalar and bool(value.value.flags.writeable)
-            protected = False
-            for i, argument in enumerate(arguments):
-                if isinstance(argument, Traced) and value.at.storage is argument.at.storage:
-                    protected = not writeable and bool(argument.value.flags.writeable)
-                    if value.at.place == argument.at.place and not protected:
-                        return Given(i)
-            if value.at.storage.kind == "constant":
-                return Constant(value.value)
-            return known.setdefault(id(value), Out(value.at, scalar, writeable, protected))
-        kind = type(value)
-        if kind is dict:
-            return Node(dict, tuple(value), tuple([form(child) for child in value.values()]))
-        if isinstance(value, tuple):
-            return Node(kind, (), tuple([form(child) for child in value]))
-        if kind is list:
-            return Node(list, (), tuple([form(child) for child in value]))
-        plain = (type(None), bool, int, float, complex, str, bytes, np.generic, np.dtype, np.ndarray, Key)
-        if id(value) in statics or isinstance(value, plain):
-            return Constant(value)
-        if is_record(value):
-            names = field_names(kind)
-            return Node(kind, names, tuple([form(getattr(value, name)) for name in names]))
-        raise NotRecordable(f"a result of type {kind.__name__}")
-
-    try:
-        return form(value)
-    finally:
-        del form  # it holds itself, and with it the arguments
-
-
-def result_leaves(form: Any) -> list[Any]:
-    """The leaves of a form, in order."""
-    return [leaf for child in form.children for leaf in result_leaves(child)] if isinstance(form, Node) else [form]
-
-
-def real_result(form: Any, value: Any, arguments: list[Any]) -> Any:
-    """What the recorded run itself gives."""
-    if isinstance(form, Given):
-        return arguments[form.source]
-    if isinstance(value, (Traced, Live)):
-        value = value.value
-    if isinstance(form, Constant) and isinstance(value, np.ndarray) and value.flags.writeable:
-        return copy_of(value)  # the plan keeps the array itself
-    if not isinstance(form, Node):
-        return value
-    if form.kind is dict:
-        return {name: real_result(child, value[name], arguments) for name, child in zip(form.names, form.children)}
-    parts = [getattr(value, name) for name in form.names] if form.names else list(value)
-    children = [real_result(child, part, arguments) for child, part in zip(form.children, parts)]
-    return children if form.kind is list else tuple(children) if form.kind is tuple else form.kind(*children)
-
-
-def carried_pairs(signatures: tuple[Any, ...], form: Any, first: list[int]) -> dict[int, Out]:
-    """Leaves of the first argument that the function gives anew: argument number to result.
-
-    A step gives `(state, ...)`, or the state alone, in the form of its first argument.
-    """
-    candidates = [form, form.children[0]] if isinstance(form, Node) and form.kind is tuple and form.children else [form]
-    for candidate in candidates:
-        pairs: dict[int, Out] = {}
-        if _matches(signatures[0], candidate, iter(first), pairs) and pairs:
-            return pairs
-    return {}
-
-
-def _matches(signature: Any, form: Any, numbers: Any, pairs: dict[int, Out]) -> bool:
-    if isinstance(signature, Node):
-        if (
-            not isinstance(form, Node)
-            or form.kind is not signature.kind
-            or len(form.children) != len(signature.children)
-        ):
-            return False
-        if form.kind is dict and form.names != signature.names:
-            return False
-        return all([_matches(s, f, numbers, pairs) for s, f in zip(signature.children, form.children)])
-    if isinstance(signature, Static):
-        return not isinstance(form, Node)
-    i = next(numbers)
-    if isinstance(form, Node):
-        return False
-    if isinstance(signature, ArrayLeaf) and isinstance(form, Out) and not form.scalar and form.view.size:
-        same = (form.view.shape, form.view.dtype, form.view.strides) == signature[:3]
-        if same and form.view.storage.kind == "scratch" and form not in pairs.values():
-            pairs[i] = form
-    return True
-
-
-# --- the plan --------------------------------------------------------------------------------------------------------
 
 
 class Instance:
@@ -407,6 +278,12 @@ class Plan:
             f"({listed}{',' if children else ''})" if form.kind is tuple else f"{entry.constant(form.kind)}({listed})"
         )
 
+    def release(self) -> None:
+        """Gives back the memory that is not in use."""
+        self.instances.clear()
+        if self.pool is not None:
+            self.pool.clear()
+
     def _new(self) -> Instance:
         return Instance(self)
 
@@ -441,25 +318,6 @@ def _read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array
 
 
-def is_kept(view: View) -> bool:
-    """Whether a copy has the strides of the array: what others compute from it depends on them."""
-    if view.size == 0:
-        return True
-    start, stop = extent(view)
-    array = array_at(np.empty(stop - start, np.uint8), view, view.offset - start)
-    strides = np.empty_like(array).strides
-    return all(n == 1 or a == b for n, a, b in zip(view.shape, view.strides, strides))
-
-
-def copy_of(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A copy with the strides of the array, whatever they are."""
-    start, stop = bounds(array)
-    memory = np.empty(max(1, stop - start), np.uint8)
-    copy = np.ndarray(array.shape, array.dtype, memory, address(array) - start, array.strides)
-    copy[...] = array
-    return copy
-
-
 _PRODUCTS: set[Any] = {np.matmul, np.dot, np.inner, np.tensordot, np.einsum}
 
 
@@ -482,74 +340,3 @@ def turned_arguments(calls: list[Call]) -> set[int]:
 
 def _likeness(view: View) -> list[tuple[int, int]]:
     return sorted(zip(view.shape, view.strides))
-
-
-class Entry:
-    """The lines that take the arguments apart, and leave for another plan where they do not fit."""
-
-    def __init__(self, leaves: list[Any], carried: set[int]) -> None:
-        self.leaves = leaves
-        self.carried = carried
-        self.lines: list[str] = []
-        self.constants: dict[str, Any] = {}
-        self._count = itertools.count()
-        self._nodes = itertools.count()
-
-    def constant(self, value: Any) -> str:
-        """The source of a value."""
-        if value is None or type(value) in (bool, int, str):
-            return repr(value)
-        name = f"c{len(self.constants)}"
-        self.constants[name] = value
-        return name
-
-    def open(self, signature: Any, expression: str) -> None:
-        """Adds the lines for one value."""
-        if isinstance(signature, Static):
-            self._static(signature, expression)
-        elif isinstance(signature, ArrayLeaf):
-            self._array(next(self._count), signature, expression)
-        elif isinstance(signature, ValueLeaf):
-            i = next(self._count)
-            self.lines += [f"l{i} = {expression}", f"if type(l{i}) is not {self.constant(signature.kind)}: return MISS"]
-        else:
-            self._node(signature, expression)
-
-    def _static(self, signature: Static, expression: str) -> None:
-        name = self.constant(signature.value)
-        if name in ("None", "True", "False"):
-            self.lines.append(f"if {expression} is not {name}: return MISS")
-        else:
-            kind = self.constant(signature.kind)
-            self.lines += [
-                f"n = {expression}",
-                f"if n is not {name} and (type(n) is not {kind} or n != {name}): return MISS",
-            ]
-
-    def _array(self, i: int, signature: ArrayLeaf, expression: str) -> None:
-        self.lines.append(f"l{i} = {expression}")
-        if i not in self.carried:
-            shape, dtype, strides = repr(signature.shape), self.constant(signature.dtype), repr(signature.strides)
-            self.lines += [
-                f"if type(l{i}) is not ndarray or l{i}.shape != {shape} or l{i}.strides != {strides}: return MISS",
-                f"if l{i}.dtype is not {dtype} and l{i}.dtype != {dtype}: return MISS",
-            ]
-
-    def _node(self, signature: Node, expression: str) -> None:
-        name = f"n{next(self._nodes)}"
-        self.lines.append(f"{name} = {expression}")
-        if signature.kind is dict:
-            keys = self.constant(list(signature.names))
-            self.lines.append(f"if type({name}) is not dict or [*{name}] != {keys}: return MISS")
-            for key, child in zip(signature.names, signature.children):
-                self.open(child, f"{name}[{self.constant(key)}]")
-            return
-        kind = self.constant(signature.kind)
-        self.lines.append(f"if type({name}) is not {kind}: return MISS")
-        if issubclass(signature.kind, tuple):
-            self.lines.append(f"if len({name}) != {len(signature.children)}: return MISS")
-            for k, child in enumerate(signature.children):
-                self.open(child, f"{name}[{k}]")
-        else:
-            for field, child in zip(signature.names, signature.children):
-                self.open(child, f"{name}.{field}")

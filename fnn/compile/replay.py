@@ -8,10 +8,11 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from fnn.compile import functions
 from fnn.compile.current import current
-from fnn.compile.plan import MISS, Plan, real_result, results
+from fnn.compile.plan import MISS, Plan
 from fnn.compile.program import NotRecordable
 from fnn.compile.recorder import Recorder, recording
 from fnn.compile.report import table
+from fnn.compile.results import real_result, results
 from fnn.compile.slots import Pool
 from fnn.compile.source import Elsewhere, Unexpected
 from fnn.compile.structure import ArrayLeaf, Static, ValueLeaf, flatten, leaf_signatures, unflatten
@@ -80,6 +81,11 @@ class Compiled(Generic[P, R]):
         found = [table(plan, profile, rounds) for plan in self.plans]
         found += [f"not replayed: {reason}" for reason in self.reasons]
         return "\n\n".join(found) if found else "no plan yet: call the function first"
+
+    def release(self) -> None:
+        """Gives back the memory of plans that do not run now; they take new memory when they run again."""
+        for plan in self.plans:
+            plan.release()
 
     # --- the slow ways -----------------------------------------------------------------------------------------------
 

@@ -85,6 +85,11 @@ class Pool:
         slot = self.owners.get(id(leaves[0]))
         return slot if slot is not None and all(map(is_, leaves, slot.leaves)) else None
 
+    def clear(self) -> None:
+        """Forgets the slots; what others hold of them stays theirs."""
+        self.slots.clear()
+        self.owners.clear()
+
     def take(self) -> Slot:
         """A slot that nobody else uses."""
         for _ in range(len(self.slots)):
