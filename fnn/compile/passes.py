@@ -151,55 +151,61 @@ def _scalar(part: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def with_whole_operands(calls: list[Call]) -> list[Call]:
-    """Operands without axes, or of one row, made as large as NumPy is fast with; each number is met by the same number.
+    """Operands without axes, or of one row, repeated for as long as NumPy is fast with; the same numbers meet.
 
     `maximum(x, 0)` is several times slower than with an array of zeros, and the sum with a row than the sum with many
     rows at once.
     """
-    sizes: dict[tuple[bytes, np.dtype[Any]], int] = {}
-    for call in calls:
-        for j in _numbers(call):
-            key = _number_key(call.args[j])
-            sizes[key] = max(sizes.get(key, 0), call.outs[0].size)
-    wholes = {key: _constant(np.frombuffer(key[0], key[1]), size) for key, size in sizes.items()}
-    found: list[Call] = []
-    for call in calls:
-        args = list(call.args)
-        for j in _numbers(call):
-            whole, out = wholes[_number_key(args[j])], call.outs[0]
-            args[j] = View(whole, 0, out.dtype, out.shape, contiguous_strides(out.shape, out.dtype.itemsize))
-        if args != list(call.args):
-            call = Call(call.f, call.name, tuple(args), {}, "out", call.outs, positional=call.positional)
-        found += _with_rows(call)
-    return found
+    wholes: dict[tuple[bytes, np.dtype[Any], int], Storage] = {}
+    return [part for call in calls for part in _with_rows(_with_whole_number(call, wholes))]
 
 
-def _number_key(view: View) -> tuple[bytes, np.dtype[Any]]:
-    return content(view) or b"", view.dtype
+ROW = 1 << 13
+"""Numbers in a repeated operand, at most: each time that it is begun anew costs as much as some hundred numbers."""
 
 
-def _constant(number: np.ndarray[Any, Any], size: int) -> Storage:
-    array = np.repeat(number, size)
-    array.setflags(write=False)
-    return Storage("constant", array.nbytes, array)
-
-
-def _numbers(call: Call) -> list[int]:
-    """Which arguments of `maximum` or `minimum` are constants without axes, beside an array in C order."""
+def _with_whole_number(call: Call, wholes: dict[tuple[bytes, np.dtype[Any], int], Storage]) -> Call:
+    """`maximum` or `minimum` of an array and a constant without axes, as one of rows of numbers as they lie in memory."""
     if call.f not in (np.maximum, np.minimum) or call.keywords or call.how != "out" or len(call.args) != 2:
-        return []
+        return call
     out = call.outs[0]
-    if not out.contiguous or out.size < 2:
-        return []
-    for j, (part, other) in enumerate((call.args, call.args[::-1])):
-        if isinstance(part, View) and isinstance(other, View) and part.shape == () and content(part) is not None:
-            if other.shape == out.shape and other.contiguous and part.dtype == other.dtype == out.dtype:
-                return [j]
-    return []
+    side = next((j for j in (0, 1) if _is_number(call.args[j], out) and _is_alike(call.args[1 - j], out)), None)
+    if side is None or not _is_dense(out) or out.size < 2:
+        return call
+    number, other = call.args[side], call.args[1 - side]
+    n = max((n for n in range(1, min(out.size, ROW) + 1) if out.size % n == 0))
+    n = n if n > ROW // 16 else out.size
+    key = content(number) or b"", out.dtype, n
+    if key not in wholes:
+        array = np.repeat(np.frombuffer(*key[:2]), n)
+        array.setflags(write=False)
+        wholes[key] = Storage("constant", array.nbytes, array)
+    shape = (out.size // n, n)
+
+    def long(view: View) -> View:
+        return View(view.storage, view.offset, view.dtype, shape, contiguous_strides(shape, view.dtype.itemsize))
+
+    args = [long(other)] * 2
+    args[side] = View(wholes[key], 0, out.dtype, (n,), (out.dtype.itemsize,))
+    return Call(call.f, call.name, tuple(args), {}, "out", (long(out),), positional=call.positional)
 
 
-ROW = 1 << 11
-"""Numbers that rows repeated side by side have together, at most."""
+def _is_number(part: Any, out: View) -> bool:
+    return isinstance(part, View) and part.shape == () and part.dtype == out.dtype and content(part) is not None
+
+
+def _is_alike(part: Any, out: View) -> bool:
+    return isinstance(part, View) and (part.shape, part.strides, part.dtype) == (out.shape, out.strides, out.dtype)
+
+
+def _is_dense(view: View) -> bool:
+    """Whether its elements follow each other in some order of the axes."""
+    step = view.dtype.itemsize
+    for stride, n in sorted((stride, n) for n, stride in zip(view.shape, view.strides) if n != 1):
+        if stride != step:
+            return False
+        step *= n
+    return True
 
 
 def _with_rows(call: Call) -> list[Call]:
