@@ -95,8 +95,8 @@ def load(path: Path, like: T) -> T:
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of a checkpoint by its path, to look at or to load in part (Python numbers and keys are left out).
 
-        pretrained = load_arrays("run.npz")
-        params = fnn.tree.map_with_path(lambda at, leaf: pretrained.get("params/" + at, leaf), params)
+    pretrained = load_arrays("run.npz")
+    params = fnn.tree.map_with_path(lambda at, leaf: pretrained.get("params/" + at, leaf), params)
     """
     with _opened(path) as (archive, index):
         return _arrays(path, archive, index)
@@ -269,9 +269,7 @@ def _put_nowhere(temporary: str, target: str) -> None:
     os.unlink(temporary)
 
 
-def _replace(
-    path: Path, write: Callable[[BinaryIO], None], put: Callable[[str, str], None] = _put_in_place
-) -> None:
+def _replace(path: Path, write: Callable[[BinaryIO], None], put: Callable[[str, str], None] = _put_in_place) -> None:
     """Puts what `write` writes in the place of the file at `path` (of what it links to), on the disk and at once."""
     target = os.path.realpath(path)
     if os.path.exists(target) and not os.path.isfile(target):

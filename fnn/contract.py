@@ -235,9 +235,7 @@ def evaluator(layer: Layer[X, Y]) -> Callable[[Params, State, X], Y]:
     return layer.infer or bind(_infer, layer.forward)
 
 
-def _infer(
-    forward: Callable[[Params, State, X, Mode], tuple[Y, State, Any]], params: Params, state: State, x: X
-) -> Y:
+def _infer(forward: Callable[[Params, State, X, Mode], tuple[Y, State, Any]], params: Params, state: State, x: X) -> Y:
     return forward(params, state, x, EVAL)[0]
 
 

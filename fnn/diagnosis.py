@@ -99,9 +99,7 @@ def _walk(layer: Layer[Any, Any], params: Params, state: State, x: Any, mode: Mo
     return x
 
 
-def _raised(
-    model: Layer[Any, Any], loss: Loss[Any, Any], penalty: Penalty | None, good: TrainState, batch: Any
-) -> str:
+def _raised(model: Layer[Any, Any], loss: Loss[Any, Any], penalty: Penalty | None, good: TrainState, batch: Any) -> str:
     """What NumPy says when the step is made with floating-point errors raised; the notes of combinators say where."""
     try:
         with np.errstate(over="raise", invalid="raise", divide="raise"):

@@ -172,9 +172,7 @@ def _cosine_restarts(start: float, steps: int, growth: int, end: float, step: in
 # --- rising ----------------------------------------------------------------------------------------------------------
 
 
-def one_cycle(
-    peak: float, *, steps: int, rise: float = 0.3, first: float = 25.0, last: float = 1e4
-) -> Schedule:
+def one_cycle(peak: float, *, steps: int, rise: float = 0.3, first: float = 25.0, last: float = 1e4) -> Schedule:
     """Up from `peak / first` to `peak` and down to `peak / (first last)`, each by half a cosine, over `steps` updates.
 
     The peak is reached after `rise` of the steps (rounded down). Smith & Topin 2018; the form, with cosines, of fastai.

@@ -180,7 +180,9 @@ def get(tree: Tree, path: str) -> Tree:
     for name in path.split("/") if path else []:
         children = dict(_children(tree))
         if name not in children:
-            raise KeyError(f"no {join(here, name)!r}; {here or 'the root'} has {', '.join(children) or 'nothing below it'}")
+            raise KeyError(
+                f"no {join(here, name)!r}; {here or 'the root'} has {', '.join(children) or 'nothing below it'}"
+            )
         tree, here = children[name], join(here, name)
     return tree
 

@@ -32,6 +32,7 @@ from fnn.layers.shape import Flatten
 from fnn.losses import mse, softmax_cross_entropy
 from fnn.optimizers import adam, sgd
 from fnn.random import Key
+from fnn.recordable import unexpected
 from fnn.training import make_step
 from fnn.types import ShapeError
 from tests.case import Case
@@ -403,6 +404,56 @@ def test_a_guard_that_fails_runs_the_function_which_says_why() -> None:
             replayed(output, np.array([0, 1, 3, 1]))
     check_replayed(replayed)
     assert len(replayed.plans) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda a: ~((a.min() >= 0) & (a.max() <= 1)),
+        lambda a: (a.min() < 0) | (a.max() > 1),
+        lambda a: np.logical_not(a.max() < np.float32(0.1)),
+        lambda a: a.max() > 0.1,  # compared as float32
+        lambda a: np.not_equal(np.count_nonzero(a), len(a)),
+        lambda a: a.view(np.uint32).max() > 0x7F800000,
+        lambda a: a.max() != a.min(),
+        lambda a: (a > 1).any(),
+        lambda a: ~np.isfinite(a).all(),
+        lambda a: np.equal(a.max() > 1, a.min() > 1) & False,
+    ],
+)
+def test_a_guard_holds_where_it_does_in_the_function(wrong: Callable[[Any], Any]) -> None:
+    def f(a: Any) -> Any:
+        if unexpected(wrong(a)):
+            raise ValueError("wrong")
+        return a * 2
+
+    found = []
+    numbers = (0.0, -0.0, 0.1, np.nextafter(np.float32(0.1), np.float32(1)), 0.5, 1.0, 1.5, -1.0, np.nan, np.inf)
+    for fill in (0.0, 0.05, 0.5):
+        replayed = compiled(f)
+        for x in (fill, *numbers):
+            a = np.array([fill, x, fill], np.float32)
+            if expected := not wrong(a):
+                assert_same(f(a), replayed(a))
+            else:
+                with pytest.raises(ValueError):
+                    replayed(a)
+            found.append(expected)
+        assert len(replayed.plans) <= 1 and not replayed.reasons
+    assert any(found)
+
+
+@pytest.mark.parametrize("f", [np.maximum, np.minimum])
+@pytest.mark.parametrize("bound", [0, -0.0, 1.5, np.nan])
+def test_a_bound_meets_every_number_in_whatever_order_they_lie(f: Any, bound: float) -> None:
+    for shape, axes in (((3, 4, 5), (2, 0, 1)), ((32, 20, 40), (1, 2, 0)), ((7, 8209), (1, 0)), ((8192, 3), (0, 1))):
+        base = np.random.default_rng(0).standard_normal(shape, np.float32)
+        base.reshape(-1)[:3] = 0.0, -0.0, np.nan
+        a, replayed = base.transpose(axes), compiled(lambda a: (f(a * 1, bound), f(bound, a * 1)))
+        for x in (a, a[1:], a[:, ::2]):
+            for _ in range(2):
+                assert_same((f(x * 1, bound), f(bound, x * 1)), replayed(x))
+        assert len(replayed.plans) == 3
 
 
 def test_shapes_that_change_every_step_stop_being_compiled() -> None:

@@ -143,9 +143,7 @@ def _parallel_input_vjp(
     return tuple(pull_input(back, params, cache, part) for back, cache, part in zip(backs, caches, dy))
 
 
-def _parallel_infer(
-    steps: tuple[InputBack, ...], params: Params, state: State, x: tuple[Any, ...]
-) -> tuple[Any, ...]:
+def _parallel_infer(steps: tuple[InputBack, ...], params: Params, state: State, x: tuple[Any, ...]) -> tuple[Any, ...]:
     _check_inputs("parallel", x, len(steps))
     return tuple(infer_child(step, params, state, part) for step, part in zip(steps, x))
 
@@ -330,9 +328,7 @@ def _residual_forward(
     return y, with_entries(state, changed), tuple(cache for _, cache in done)
 
 
-def _residual_vjp(
-    backs: tuple[Back, ...], params: Params, caches: tuple[Any, ...], dy: Array
-) -> tuple[Params, Array]:
+def _residual_vjp(backs: tuple[Back, ...], params: Params, caches: tuple[Any, ...], dy: Array) -> tuple[Params, Array]:
     grads: dict[str, Any] = {}
     dx = [pull(back, params, grads, cache, dy) for back, cache in zip(backs, caches)]
     return grads, total((dx[0], dx[1] if len(dx) > 1 else dy))

@@ -50,9 +50,7 @@ def serial(a: Layer[A, B], b: Layer[B, C], c: Layer[C, D], /) -> Layer[A, D]: ..
 @overload
 def serial(a: Layer[A, B], b: Layer[B, C], c: Layer[C, D], d: Layer[D, E], /) -> Layer[A, E]: ...
 @overload
-def serial(
-    a: Layer[A, B], b: Layer[B, C], c: Layer[C, D], d: Layer[D, E], e: Layer[E, F], /
-) -> Layer[A, F]: ...
+def serial(a: Layer[A, B], b: Layer[B, C], c: Layer[C, D], d: Layer[D, E], e: Layer[E, F], /) -> Layer[A, F]: ...
 @overload
 def serial(
     a: Layer[A, B], b: Layer[B, C], c: Layer[C, D], d: Layer[D, E], e: Layer[E, F], f: Layer[F, G], /

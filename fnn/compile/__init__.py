@@ -1,9 +1,9 @@
 """Replaying pure functions from planned memory. `compiled` is the way in; all cleverness about speed lives here.
 
 `recorder` runs a function once on `stand_ins` and notes its NumPy calls (`program`; `functions` and `namespace` say
-how). `passes`, `placement` and `packs` make the list shorter, `allocation` and `slots` say where arrays lie, `source`
-writes the function that a `plan` runs, and `replay` chooses the plan for the arguments. Nothing is loaded before it is
-used.
+how). `guards`, `passes`, `placement` and `packs` make the list shorter, `allocation` and `slots` say where arrays lie,
+`source` and `entry` write the functions that a `plan` runs, `results` says what it gives, and `replay` chooses the plan
+for the arguments. Nothing is loaded before it is used.
 """
 
 from __future__ import annotations

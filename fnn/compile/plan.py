@@ -15,6 +15,7 @@ import numpy as np
 
 from fnn.compile.allocation import aligned, allocate
 from fnn.compile.entry import Entry
+from fnn.compile.guards import with_plain_guards
 from fnn.compile.packs import Packs, levelled
 from fnn.compile.passes import (
     with_cheap_calls,
@@ -80,7 +81,7 @@ class Plan:
 
         kept = [out.view.storage for out in outs]
         wanted = [leaf for leaf in found if isinstance(leaf, Variable)]
-        calls = without_dead(recorder.calls, kept, wanted)
+        calls = without_dead(with_plain_guards(recorder.calls), kept, wanted)
         calls = with_whole_operands(with_cheap_calls(calls))
         loose_arguments = {i: view for i, view in wholes.items() if i not in carried}
         calls, moved = with_copied_arguments(calls, loose_arguments, [out.view for out in outs])

@@ -154,7 +154,7 @@ class Source:
     def call(self, i: int, call: Call) -> None:
         """The line of a call."""
         if call.how == "guard":
-            self.line(f"if {self.operand(call.args[0])}: raise Unexpected", i)
+            self.line(f"if {self._condition(call.args[0])}: raise Unexpected", i)
             return
         if call.how == "branch":
             self.line(f"if bool({self.operand(call.args[0])}) is not {call.args[1]}: raise Elsewhere", i)
@@ -174,6 +174,14 @@ class Source:
                 self.line(f"if type(v{call.target.index}) is not {self.constant(type(value))}: raise Unexpected")
         else:
             self.line(self._writing(call, args), i)
+
+    def _condition(self, part: Any) -> str:
+        """The source of a guard."""
+        if isinstance(part, tuple):
+            symbol, *operands = part
+            words = [self._condition(operand) for operand in operands]
+            return f"not {words[0]}" if symbol == "not" else f"({words[0]} {symbol} {words[1]})"
+        return f"{self.array(part)}.item()" if isinstance(part, View) and part.shape == () else self.operand(part)
 
     def _plain(self, call: Call, args: list[str], keywords: list[str]) -> str:
         return f"{self.constant(call.f, call.name.replace('.', '_'))}({', '.join([*args, *keywords])})"

@@ -527,17 +527,13 @@ def LeakyRelu(slope: float = 0.01) -> Layer[Array, Array]:
 def Elu(alpha: float = 1.0) -> Layer[Array, Array]:
     """`x` where x > 0, else `alpha (exp(x) - 1)` (Clevert, Unterthiner and Hochreiter, arXiv:1511.07289)."""
     alpha = _positive("Elu", "alpha", alpha)
-    return activation(
-        "Elu", bind(elu, alpha, 1.0), bind(elu_vjp, alpha, 1.0), config={"alpha": alpha}, build=Elu
-    )
+    return activation("Elu", bind(elu, alpha, 1.0), bind(elu_vjp, alpha, 1.0), config={"alpha": alpha}, build=Elu)
 
 
 def Squareplus(b: float = 4.0) -> Layer[Array, Array]:
     """`(x + sqrt(x**2 + b)) / 2`: softplus without transcendental functions; `sqrt(b) / 2` at 0."""
     b = _positive("Squareplus", "b", b)
-    return activation(
-        "Squareplus", bind(squareplus, b), bind(squareplus_vjp, b), config={"b": b}, build=Squareplus
-    )
+    return activation("Squareplus", bind(squareplus, b), bind(squareplus_vjp, b), config={"b": b}, build=Squareplus)
 
 
 def _positive(who: str, name: str, value: float) -> float:

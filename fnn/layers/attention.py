@@ -420,9 +420,7 @@ def _infer(unpack: Callable[[str, X], _Inputs], spec: _Attention, params: Params
     return _run(spec, params, unpack(spec.who, x), EVAL, False)[0]
 
 
-def _vjp(
-    pack: Callable[[_Inputs], X], spec: _Attention, params: Params, cache: _Cache, dy: Array
-) -> tuple[Params, X]:
+def _vjp(pack: Callable[[_Inputs], X], spec: _Attention, params: Params, cache: _Cache, dy: Array) -> tuple[Params, X]:
     dproducts, dmask = _pull(spec, params, cache, dy)
     return _grads(spec, params, cache, dy, dproducts), pack(_input_grads(spec, params, cache, dproducts, dmask))
 

@@ -181,9 +181,7 @@ def _sum_axis_vjp(dy: Array, g: Geometry, axis: int) -> Array:
 def _share(g: Geometry, count_padding: bool, like: Array) -> Array:
     """`1 / n[o]`, where n counts the pixels in the window o: all, or those of the input."""
     share = np.ones((1,) * (len(g.size) + 1))
-    for axis, (size, stride, n, inside, (before, _)) in enumerate(
-        zip(g.size, g.stride, g.outside, g.inside, g.pads)
-    ):
+    for axis, (size, stride, n, inside, (before, _)) in enumerate(zip(g.size, g.stride, g.outside, g.inside, g.pads)):
         first = np.arange(n) * stride - before
         count = np.minimum(first + size, inside) - np.maximum(first, 0)
         inverse = 1 / (np.full(n, size) if count_padding else count)
@@ -220,9 +218,7 @@ def global_average_forward(who: str, axes: int, params: Params, x: Array) -> tup
     return _pixels(who, axes, x).mean(1), x.shape
 
 
-def global_average_vjp(
-    who: str, axes: int, params: Params, cache: tuple[int, ...], dy: Array
-) -> tuple[Params, Array]:
+def global_average_vjp(who: str, axes: int, params: Params, cache: tuple[int, ...], dy: Array) -> tuple[Params, Array]:
     """`dx = dy / pixels` everywhere."""
     pixels = math.prod(cache[1:-1])
     return EMPTY, np.repeat((dy / pixels)[:, None], pixels, axis=1).reshape(cache)

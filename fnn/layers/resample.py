@@ -25,9 +25,7 @@ Matrix: TypeAlias = Callable[[int, int], Array]
 # --- y = A x B',   dx = A' dy B --------------------------------------------------------------------------------------
 
 
-def linear_forward(
-    who: str, matrix: Matrix, change: Shape, params: Params, x: Array
-) -> tuple[Array, tuple[int, ...]]:
+def linear_forward(who: str, matrix: Matrix, change: Shape, params: Params, x: Array) -> tuple[Array, tuple[int, ...]]:
     """`y = A x B'` for every image and channel; the cache is the shape of x."""
     check_image(who, 2, x)
     a, b = _matrices(matrix, change, x.shape, x.dtype)
@@ -82,9 +80,7 @@ def nearest_forward(who: str, factor: Shape, params: Params, x: Array) -> tuple[
     return y.reshape(n, height * factor[0], width * factor[1], channels), x.shape
 
 
-def nearest_vjp(
-    who: str, factor: Shape, params: Params, cache: tuple[int, ...], dy: Array
-) -> tuple[Params, Array]:
+def nearest_vjp(who: str, factor: Shape, params: Params, cache: tuple[int, ...], dy: Array) -> tuple[Params, Array]:
     """`dx[i] = sum over j < f of dy[i f + j]`, along both axes."""
     n, height, width, channels = cache
     parts = dy.reshape(n, height, factor[0], width, factor[1], channels)

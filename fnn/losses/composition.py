@@ -249,9 +249,7 @@ def _masked_each(each: Callable[[Array, Any], Array], output: Array, target: Any
     return l
 
 
-def _masked_sums(
-    each: Callable[[Array, Any], Array], output: Array, target: Any, weight: Array | None = None
-) -> Sums:
+def _masked_sums(each: Callable[[Array, Any], Array], output: Array, target: Any, weight: Array | None = None) -> Sums:
     y, t, mask = _rows(output, target)
     return weighted_sums(each(y, t), _row_weights(mask, weight))
 
@@ -284,9 +282,7 @@ gaussian_kl: Loss[tuple[Array, Array], None] = core.loss("gaussian_kl", gaussian
 # --- the evidence bound: value = numbers * reconstruction + beta KL ---------------------------------------------------
 
 
-def evidence_bound(
-    reconstruction: Loss[Y, T], *, beta: float = 1.0
-) -> Loss[tuple[Y, tuple[Array, Array]], T]:
+def evidence_bound(reconstruction: Loss[Y, T], *, beta: float = 1.0) -> Loss[tuple[Y, tuple[Array, Array]], T]:
     """The negative evidence lower bound of a variational autoencoder (Kingma and Welling 2014, equation 3; with beta,
     Higgins et al. 2017): `-log p(x | z) + beta KL(q(z | x) || N(0, 1))`, mean over the batch.
 

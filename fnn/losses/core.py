@@ -219,9 +219,7 @@ def _elementwise_forward(
     return example_means(l), (cache, output.shape)
 
 
-def _elementwise_vjp(
-    vjp: Callable[[C, Any], Array], cache: tuple[C, tuple[int, ...]], dl: float | Array
-) -> Array:
+def _elementwise_vjp(vjp: Callable[[C, Any], Array], cache: tuple[C, tuple[int, ...]], dl: float | Array) -> Array:
     of_numbers, shape = cache
     numbers = 1
     for n in shape[1:]:

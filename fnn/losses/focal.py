@@ -31,9 +31,7 @@ def focal_term(gamma: float, u: Array) -> tuple[Array, Array]:
     return power * plus, power * (gamma * (1 - s) * plus + s)
 
 
-def sigmoid_focal_forward(
-    gamma: float, alpha: float | None, logits: Array, target: Array
-) -> tuple[Array, Array]:
+def sigmoid_focal_forward(gamma: float, alpha: float | None, logits: Array, target: Array) -> tuple[Array, Array]:
     """`l = a t F(-z) + b (1 - t) F(z)`, a = alpha and b = 1 - alpha, or both 1; the cache is the derivative."""
     t = sigmoid_targets("sigmoid_focal", 0.0, target)
     yes, d_yes = focal_term(gamma, -logits)

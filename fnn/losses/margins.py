@@ -59,7 +59,5 @@ def multiclass_hinge_forward(output: Array, target: Ints) -> tuple[Array, tuple[
     return class_forward(Classes("multiclass_hinge"), rival_forward, output, target)
 
 
-multiclass_hinge: Loss[Array, Ints] = loss(
-    "multiclass_hinge", multiclass_hinge_forward, bind(class_vjp, rival_vjp)
-)
+multiclass_hinge: Loss[Array, Ints] = loss("multiclass_hinge", multiclass_hinge_forward, bind(class_vjp, rival_vjp))
 """`max(0, 1 + max_{k != y} z_k - z_y)` of scores z for labels y, mean over all rows (Crammer and Singer 2001)."""

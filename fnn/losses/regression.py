@@ -142,9 +142,7 @@ def quantile(q: float) -> Loss[Array, Array]:
     Its minimum is the q-quantile of the targets (Koenker and Bassett 1978, "Regression quantiles").
     """
     q = number("quantile", "q", q, above=0, below=1)
-    return elementwise(
-        "quantile", bind(quantile_forward, q), bind(quantile_vjp, q), config={"q": q}, build=quantile
-    )
+    return elementwise("quantile", bind(quantile_forward, q), bind(quantile_vjp, q), config={"q": q}, build=quantile)
 
 
 # --- Poisson: z = log rate,   l = exp(z) - t z,   d = exp(z) - t -----------------------------------------------------

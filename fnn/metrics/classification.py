@@ -178,9 +178,7 @@ def update_binary_matrix(
     return _counted(kind, matrix, labels, output > threshold, weight)
 
 
-def _counted(
-    kind: str, matrix: Matrix, labels: NDArray[Any], found: NDArray[Any], weight: Array | None
-) -> Matrix:
+def _counted(kind: str, matrix: Matrix, labels: NDArray[Any], found: NDArray[Any], weight: Array | None) -> Matrix:
     n = len(matrix)
     cells = (labels.astype(np.intp) * n + found).reshape(-1)
     counts = np.bincount(cells, row_weights(kind, cells.size, len(labels), weight), n * n)

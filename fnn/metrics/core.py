@@ -104,9 +104,7 @@ def mean_metric(
     build: Callable[..., Any] | None = None,
 ) -> Metric[Out, Target, float]:
     """A metric that is the mean (or a function of it, `compute`) of values (batch, ...) that `each` gives."""
-    return Metric(
-        kind, no_mean, bind(_update_mean, kind, each), merge_means, compute, higher_is_better, config, build
-    )
+    return Metric(kind, no_mean, bind(_update_mean, kind, each), merge_means, compute, higher_is_better, config, build)
 
 
 def _update_mean(

@@ -24,9 +24,7 @@ def root_mean(mean: Mean) -> float:
     return math.sqrt(compute_mean(mean))
 
 
-root_mean_squared_error: Metric[Array, Array, float] = loss_metric(
-    "root_mean_squared_error", mse, compute=root_mean
-)
+root_mean_squared_error: Metric[Array, Array, float] = loss_metric("root_mean_squared_error", mse, compute=root_mean)
 """`sqrt(mean((output - target)**2))` over all numbers."""
 
 

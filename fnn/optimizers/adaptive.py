@@ -294,9 +294,7 @@ def adam_eps(b2: float, eps: float, step: int) -> float:
     return eps / root_of_share(b2, step)
 
 
-def _sums_into(
-    mu: Array, nu: Array, u: Array, b1: float, b2: float, g: Array, old_mu: Array, old_nu: Array
-) -> None:
+def _sums_into(mu: Array, nu: Array, u: Array, b1: float, b2: float, g: Array, old_mu: Array, old_nu: Array) -> None:
     """`mu = b1 mu + g`, `nu = b2 nu + g**2`; u is scratch."""
     np.multiply(old_mu, b1, out=mu)
     mu += g
@@ -505,9 +503,7 @@ def yogi(
     """
     config = {"b1": b1, "b2": b2, "eps": eps, "initial": initial}
     start, constants = not_negative("yogi", "initial", initial), betas("yogi", b1, b2, eps)
-    return rule_optimizer(
-        "yogi", learning_rate, _yogi_rule, constants, AdamState, 2, config, yogi, start=(0.0, start)
-    )
+    return rule_optimizer("yogi", learning_rate, _yogi_rule, constants, AdamState, 2, config, yogi, start=(0.0, start))
 
 
 def _yogi_rule(
@@ -523,4 +519,3 @@ def _yogi_rule(
     nu *= b2 - 1
     nu += old_nu
     _corrected_into(u, constants, lr, step, mu, nu)
-

@@ -42,9 +42,7 @@ def sgd(learning_rate: float | Schedule, *, momentum: float = 0.0, nesterov: boo
         raise ValueError("sgd: nesterov needs a momentum above 0")
     config = {"momentum": momentum, "nesterov": nesterov}
     if momentum:
-        return rule_optimizer(
-            "sgd", learning_rate, momentum_rule, (momentum, nesterov), MomentumState, 1, config, sgd
-        )
+        return rule_optimizer("sgd", learning_rate, momentum_rule, (momentum, nesterov), MomentumState, 1, config, sgd)
     rate = as_schedule("sgd", learning_rate)
     return Optimizer(
         "sgd", bind(_sgd_init, rate), bind(_sgd_update, rate), {"learning_rate": learning_rate, **config}, sgd

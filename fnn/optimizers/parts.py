@@ -25,9 +25,7 @@ def freeze(opt: GradientTransformation, where: Where) -> Optimizer:
     return grouped("freeze", parts, {"opt": opt, "where": where}, freeze)
 
 
-def partition(
-    *groups: tuple[Where, GradientTransformation], rest: GradientTransformation | None = None
-) -> Optimizer:
+def partition(*groups: tuple[Where, GradientTransformation], rest: GradientTransformation | None = None) -> Optimizer:
     """Groups of parameters with an optimizer each: `(where, optimizer)`; what no group selects goes to `rest`.
 
     A parameter belongs to the first group that selects it; `rest` may be left with nothing.

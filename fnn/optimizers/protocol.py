@@ -95,9 +95,7 @@ def updater(transform: GradientTransformation) -> Contextual:
     return bind(_plain, transform.update) if update_with is None else bind(_contextual, transform.update, update_with)
 
 
-def _plain(
-    update: Update, grads: Params, state: Any, params: Params, context: Context | None
-) -> tuple[Params, Any]:
+def _plain(update: Update, grads: Params, state: Any, params: Params, context: Context | None) -> tuple[Params, Any]:
     return update(grads, state, params)
 
 

@@ -122,9 +122,7 @@ def _no_steps(params: Params) -> StepState:
     return StepState(0)
 
 
-def _schedule_update(
-    schedule: Schedule, grads: Params, state: StepState, params: Params
-) -> tuple[Params, StepState]:
+def _schedule_update(schedule: Schedule, grads: Params, state: StepState, params: Params) -> tuple[Params, StepState]:
     return scaled(rate_at(schedule, state.step), grads, params), StepState(state.step + 1)
 
 

@@ -1,10 +1,10 @@
 """The gated recurrent unit (Cho et al. 2014). Gates in the order r (reset), z (update), n (candidate):
 
-    r = sigmoid(x W_r + h U_r + b_r)
-    z = sigmoid(x W_z + h U_z + b_z)
-    n = tanh(x W_n + b_n + r * (h U_n + c))     reset after the product: cuDNN, PyTorch
-    n = tanh(x W_n + b_n + (r * h) U_n)         reset before it: the paper
-    h' = (1 - z) n + z h
+r = sigmoid(x W_r + h U_r + b_r)
+z = sigmoid(x W_z + h U_z + b_z)
+n = tanh(x W_n + b_n + r * (h U_n + c))     reset after the product: cuDNN, PyTorch
+n = tanh(x W_n + b_n + (r * h) U_n)         reset before it: the paper
+h' = (1 - z) n + z h
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def gru_after_forward(keep: bool, params: Params, hx: Array, start: Arrays) -> t
 def gru_after_vjp(params: Params, carries: Arrays, kept: Arrays, back: Back) -> dict[str, Array]:
     """From the last step to the first, with h' = n + z (h - n):
 
-        dz_n = dh' (1 - z) (1 - n**2)        dz_r = dz_n m r (1 - r)        dz_z = dh' (h - n) z (1 - z)
-        dm = dz_n r                          dh = dh' z + [dz_r dz_z dm] U'
+    dz_n = dh' (1 - z) (1 - n**2)        dz_r = dz_n m r (1 - r)        dz_z = dh' (h - n) z (1 - z)
+    dm = dz_n r                          dh = dh' z + [dz_r dz_z dm] U'
     """
     (hs,), (gates, ms), (dh,), dzs, dhs = carries, kept, back.carry, back.dzs, back.dhs
     time, _, batch, features = gates.shape
@@ -184,8 +184,8 @@ def gru_before_forward(keep: bool, params: Params, hx: Array, start: Arrays) -> 
 def gru_before_vjp(params: Params, carries: Arrays, kept: Arrays, back: Back) -> dict[str, Array]:
     """From the last step to the first, with h' = n + z (h - n) and m = r h:
 
-        dz_n = dh' (1 - z) (1 - n**2)        dm = dz_n U_n'        dz_r = dm h r (1 - r)
-        dz_z = dh' (h - n) z (1 - z)         dh = dh' z + dm r + [dz_r dz_z] U_rz'
+    dz_n = dh' (1 - z) (1 - n**2)        dm = dz_n U_n'        dz_r = dm h r (1 - r)
+    dz_z = dh' (h - n) z (1 - z)         dh = dh' z + dm r + [dz_r dz_z] U_rz'
     """
     (hs,), (gates,), (dh,), dzs, dhs = carries, kept, back.carry, back.dzs, back.dhs
     time, _, batch, features = gates.shape

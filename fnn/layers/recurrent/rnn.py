@@ -49,9 +49,7 @@ def rnn_step_vjp(
 # --- all steps -------------------------------------------------------------------------------------------------------
 
 
-def rnn_forward(
-    activation: Activation, keep: bool, params: Params, hx: Array, start: Arrays
-) -> tuple[Arrays, Arrays]:
+def rnn_forward(activation: Activation, keep: bool, params: Params, hx: Array, start: Arrays) -> tuple[Arrays, Arrays]:
     """`h_t = f([h_{t-1} x_t 1] [U; W; b])`."""
     weight, hs = joint(params), hx[:, :, : len(params["hidden_weight"])]
     product, zero = np.empty(hs[0].shape, hs.dtype), np.zeros(hs[0].shape, hs.dtype)
