@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn.random import Key
 from fnn.tree import Tree, join
+from fnn.types import NDArray
 
 if TYPE_CHECKING:
     from typing import BinaryIO

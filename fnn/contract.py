@@ -12,11 +12,10 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn import tree
 from fnn.random import Key
-from fnn.types import EMPTY, Array, Params, Shape, ShapeError, State, bind
+from fnn.types import EMPTY, Array, NDArray, Params, Shape, ShapeError, State, bind
 
 X = TypeVar("X")
 Y = TypeVar("Y")

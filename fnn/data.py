@@ -11,12 +11,11 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn import tree
 from fnn.check import positive
 from fnn.random import Key
-from fnn.types import Array, Ints, Shape
+from fnn.types import Array, Ints, NDArray, Shape
 
 D = TypeVar("D")
 D_co = TypeVar("D_co", covariant=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, overload
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from fnn import tree
 from fnn.combinators.core import (
@@ -33,7 +32,7 @@ from fnn.combinators.core import (
 )
 from fnn.contract import Layer, Mode, Train, evaluator
 from fnn.layers.recurrent.sequence import checked_lengths, from_time, pair, select, to_time
-from fnn.types import Array, Ints, Params, Shape, ShapeError, State, bind
+from fnn.types import Array, DTypeLike, Ints, Params, Shape, ShapeError, State, bind
 
 X = TypeVar("X")
 A = TypeVar("A")

@@ -7,11 +7,10 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn import tree
 from fnn.check import not_negative, positive
-from fnn.types import Params, bind
+from fnn.types import NDArray, Params, bind
 
 
 class Minimum(NamedTuple):

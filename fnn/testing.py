@@ -23,13 +23,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn import tree
 from fnn.contract import Eval, Layer, Loss, Mode, Train, evaluator, inputs_vjp, params_vjp, trainable
 from fnn.losses.core import ratio, sums_of
 from fnn.random import Key
-from fnn.types import Array, Params, ShapeError, State
+from fnn.types import Array, NDArray, Params, ShapeError, State
 
 if TYPE_CHECKING:
     from numpy.random import Generator

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+
+from fnn.types import DTypeLike, NDArray
 
 Tree: TypeAlias = Any
 T = TypeVar("T")

@@ -11,7 +11,14 @@ from functools import lru_cache, partial
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, overload
 
 import numpy as np
-from numpy.typing import NDArray
+
+S = TypeVar("S", bound=np.generic)
+
+NDArray: TypeAlias = np.ndarray[tuple[Any, ...], np.dtype[S]]
+"""What `numpy.typing.NDArray` is; that module takes as long to load as ten of this library."""
+
+DTypeLike: TypeAlias = np.dtype[Any] | type[Any] | str
+"""What `np.dtype` takes."""
 
 Array: TypeAlias = NDArray[np.floating[Any]]
 """Activations and parameters: float32 or float64."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias, overload
 
-from numpy.typing import NDArray
 
 from fnn.combinators.core import (
     AnyLayer,
@@ -26,7 +25,7 @@ from fnn.combinators.core import (
     with_entries,
 )
 from fnn.contract import Layer, Mode, evaluator, inputs_vjp, params_vjp
-from fnn.types import Array, Ints, Params, ShapeError, State, bind
+from fnn.types import Array, Ints, NDArray, Params, ShapeError, State, bind
 
 Data: TypeAlias = NDArray[Any]
 

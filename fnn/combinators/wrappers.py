@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn.combinators.core import (
     AnyLayer,
@@ -31,7 +30,7 @@ from fnn.combinators.core import (
     with_entries,
 )
 from fnn.contract import Eval, Layer, Mode, evaluator, inputs_vjp, params_vjp
-from fnn.types import EMPTY, Params, ShapeError, State, bind
+from fnn.types import EMPTY, NDArray, Params, ShapeError, State, bind
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn.contract import EVAL, Layer, Mode, Train, layer
 from fnn.initializers import Initializer, glorot_uniform, zeros
@@ -20,7 +19,7 @@ from fnn.layers.dense import dense_forward, dense_input_vjp, dense_param_vjp
 from fnn.layers.dropout import LEVELS, draw_mask, masked
 from fnn.layers.position import rotate, rotate_vjp
 from fnn.random import Key
-from fnn.types import EMPTY, Array, Params, Shape, ShapeError, State, bind, ones
+from fnn.types import EMPTY, Array, NDArray, Params, Shape, ShapeError, State, bind, ones
 
 X = TypeVar("X")
 

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn.contract import Layer, Mode, Train, layer, no_params, same_shape
 from fnn.layers.activation import OBJECT, float_error
 from fnn.check import feature_shape, fraction
 from fnn.random import Key
-from fnn.types import EMPTY, Array, Params, Shape, ShapeError, State, bind
+from fnn.types import EMPTY, Array, NDArray, Params, Shape, ShapeError, State, bind
 
 Mask = NDArray[np.bool_]
 

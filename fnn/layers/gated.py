@@ -8,14 +8,13 @@ import math
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn.contract import EVAL, Layer, Mode, layer, no_params, stateless
 from fnn.layers.activation import OBJECT, Sigmoid, float_error
 from fnn.check import feature_shape, input_error, positive
 from fnn.layers.dense import rows
 from fnn.random import Key
-from fnn.types import EMPTY, Array, Params, Shape, ShapeError, State, bind, ones
+from fnn.types import EMPTY, Array, NDArray, Params, Shape, ShapeError, State, bind, ones
 
 # --- prelu: y = max(x, 0) + a min(x, 0)        da = sum of dy min(x, 0) over the examples        dx = dy or a dy -----
 

@@ -7,13 +7,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn.contract import Layer, no_params, stateless
 from fnn.initializers import Initializer, normal
 from fnn.check import feature_shape, input_error, positive
 from fnn.random import Key
-from fnn.types import EMPTY, Array, Ints, Params, Shape, ShapeError, bind, ones
+from fnn.types import EMPTY, Array, Ints, NDArray, Params, Shape, ShapeError, bind, ones
 
 # --- learned positions: y = x + W[:time]        dW[:time] = sum of dy over the batch        dx = dy -------------------
 

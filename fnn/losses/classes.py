@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn.check import fraction, not_negative
 from fnn.contract import Loss
 from fnn.losses.core import example_means, float_error, loss, spread
 from fnn.recordable import unexpected
-from fnn.types import Array, Ints, Shape, ShapeError, bind, ones
+from fnn.types import Array, Ints, NDArray, Shape, ShapeError, bind, ones
 
 C = TypeVar("C")
 

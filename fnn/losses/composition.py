@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn import tree
 from fnn.check import not_negative, number
@@ -15,7 +14,7 @@ from fnn.losses import core
 from fnn.losses.core import example_means, example_weights, no_target, spread, sums_of, weighted_sums
 from fnn.losses.regression import pair
 from fnn.recordable import unexpected
-from fnn.types import Array, Shape, ShapeError, bind
+from fnn.types import Array, NDArray, Shape, ShapeError, bind
 
 Y = TypeVar("Y")
 T = TypeVar("T")

@@ -17,11 +17,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn.contract import Loss
 from fnn.recordable import unexpected
-from fnn.types import EMPTY, Array, Ints, ShapeError, bind, ones
+from fnn.types import EMPTY, Array, Ints, NDArray, ShapeError, bind, ones
 
 Y = TypeVar("Y")
 T = TypeVar("T")

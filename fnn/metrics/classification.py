@@ -10,14 +10,13 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn.check import number, positive
 from fnn.losses.classes import check_labels
 from fnn.losses.core import float_error
 from fnn.losses.entropy import softmax_cross_entropy
 from fnn.metrics.core import Mean, Metric, compute_mean, loss_metric, mean_metric, row_weights
-from fnn.types import Array, Ints, ShapeError, bind
+from fnn.types import Array, Ints, NDArray, ShapeError, bind
 
 Matrix: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = Array | Ints

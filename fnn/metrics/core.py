@@ -11,11 +11,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn.contract import Loss, code
 from fnn.losses.core import sums_of
-from fnn.types import EMPTY, Array, ShapeError, bind
+from fnn.types import EMPTY, Array, NDArray, ShapeError, bind
 
 Y = TypeVar("Y", contravariant=True)
 T = TypeVar("T", contravariant=True)

@@ -28,7 +28,6 @@ from itertools import accumulate
 from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fnn.check import input_error
 from fnn.contract import Layer, stateless
@@ -36,7 +35,7 @@ from fnn.initializers import Initializer
 from fnn.layers.dense import rows
 from fnn.recordable import unexpected
 from fnn.random import Key
-from fnn.types import Array, Ints, Params, Shape, ShapeError, bind
+from fnn.types import Array, Ints, NDArray, Params, Shape, ShapeError, bind
 
 C = TypeVar("C")
 
