@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from common import arguments, load_moments, positive, pyplot, resumed, save_gif, save_moments, stops_cleanly
 
-from fnn import Dense, Key, Result, Sigmoid, adam, batches, cosine, mse, progress, serial, train
+from fnn import Dense, Key, Result, Sigmoid, adam, batches, compiled, cosine, make_step, mse, progress, serial, train
 from fnn.types import Array
 
 Moments = dict[int, Array]
@@ -33,6 +33,7 @@ def main() -> None:
     data = batches((x, y), size=90)
     opt = adam(cosine(0.3, steps=args.epochs * data.steps_per_epoch), b2=0.99)
 
+    step = compiled(make_step(net, mse, opt))  # recorded once, for all the stages below
     resume, report = resumed(args, checkpoint), progress(args.epochs)
     fits = load_moments(moments) if resume and moments.exists() else {0: net.apply(params, x)}
 
@@ -50,6 +51,7 @@ def main() -> None:
             checkpoint=checkpoint,
             checkpoint_every=1000,
             resume=resume,
+            compile=step,
         )
         resume = checkpoint
         if result.train_state.step == epochs * data.steps_per_epoch:

@@ -295,6 +295,8 @@ class Loss(Generic[Y, T_contra]):
     sums: Callable[[Y, T_contra, Array | None], NDArray[np.float64]] | None = None
     """`(output, target, weight) -> (terms, 2)`, for losses whose value is not the mean of `each` alone: for every term
     `sum(w l)` and `sum(w)`, which add up over batches; the value is the sum of their ratios."""
+    couples_batch: bool = False
+    """Whether the loss of an example depends on the others of its batch, as that of a contrastive loss does."""
     config: Mapping[str, Any] = EMPTY
     build: Callable[..., Any] | None = None
 

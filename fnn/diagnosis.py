@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from fnn.contract import Layer, Loss, Mode, Penalty, Train, value_and_grad
 from fnn.data import Data
 from fnn.history import TrainState
 from fnn.types import EMPTY, Params, State
+
+
+Parts: TypeAlias = Callable[[TrainState, Any], list[tuple[Any, Train]]]
+"""`(train_state, batch) -> [(part, mode), ...]`: what a step makes passes with."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -34,21 +38,26 @@ def explain(
     before: TrainState,
     now: TrainState,
     penalty: Penalty | None = None,
+    parts: Parts | None = None,
 ) -> NonFiniteError:
     """The error to raise when the parameters of `now`, or the loss that they give, are not finite.
 
     If its parameters are finite, its own pass went wrong; otherwise the update that led to it did, from the state
     `before`. That step is made again, layer by layer, with floating-point errors raised.
+
+    parts: how the step divides a batch, if it does.
     """
     parameter = first_bad(now.params)
     good = now if parameter is None else before
     batch = next(iter(data.stream(good.key, good.step)))
-    found = _first_bad_activation(model, loss, penalty, good, batch)
+    passes = [(batch, good.mode(model.draws))] if parts is None else parts(good, batch)
+    told = [_first_bad_activation(model, loss, penalty, good, *part) for part in passes]
+    found = next((what for what in told if what is not None), None)
     where = f"{found} is the first that is not finite" if found else "every activation and gradient is finite"
     if parameter is not None:
         where += f", and the update leaves the parameter {parameter} not finite"
     epoch = good.step / data.steps_per_epoch
-    raised = _raised(model, loss, penalty, good, batch)
+    raised = next((what for part in passes if (what := _raised(model, loss, penalty, good, *part))), "")
     return NonFiniteError(
         f"train: the {'loss is' if parameter is None else 'parameters are'} no longer finite: "
         f"in step {good.step} (epoch {epoch:.4g}) {where}{raised}. The last good state is in this error's train_state. "
@@ -67,9 +76,8 @@ def _bad(values: Any) -> Iterator[str]:
 
 
 def _first_bad_activation(
-    model: Layer[Any, Any], loss: Loss[Any, Any], penalty: Penalty | None, good: TrainState, batch: Any
+    model: Layer[Any, Any], loss: Loss[Any, Any], penalty: Penalty | None, good: TrainState, batch: Any, mode: Mode
 ) -> str | None:
-    mode = _mode(model, good)
     with np.errstate(all="ignore"):
         found = _walk(model, good.params, good.state, batch[0], mode, "")
         if isinstance(found, str):
@@ -80,10 +88,6 @@ def _first_bad_activation(
             return f"the loss {loss!r}" if penalty is None else f"the loss {loss!r} with the penalty {penalty!r}"
         *_, path = [None, *_bad(grads)]  # the backward pass comes to the last one first
         return None if path is None else f"the gradient of {path}"
-
-
-def _mode(model: Layer[Any, Any], good: TrainState) -> Mode:
-    return Train(good.key.fold_in("step").fold_in(good.step) if model.draws else good.key)
 
 
 def _walk(layer: Layer[Any, Any], params: Params, state: State, x: Any, mode: Mode, path: str) -> Any:
@@ -99,13 +103,13 @@ def _walk(layer: Layer[Any, Any], params: Params, state: State, x: Any, mode: Mo
     return x
 
 
-def _raised(model: Layer[Any, Any], loss: Loss[Any, Any], penalty: Penalty | None, good: TrainState, batch: Any) -> str:
+def _raised(
+    model: Layer[Any, Any], loss: Loss[Any, Any], penalty: Penalty | None, good: TrainState, batch: Any, mode: Mode
+) -> str:
     """What NumPy says when the step is made with floating-point errors raised; the notes of combinators say where."""
     try:
         with np.errstate(over="raise", invalid="raise", divide="raise"):
-            value_and_grad(model, loss, penalty)(
-                good.params, good.state, batch[0], batch[1], _mode(model, good), *batch[2:]
-            )
+            value_and_grad(model, loss, penalty)(good.params, good.state, batch[0], batch[1], mode, *batch[2:])
     except FloatingPointError as error:
         return f" ({', '.join([str(error), *getattr(error, '__notes__', [])])})"
     return ""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from os import PathLike
-from typing import Any
+from os import PathLike, fspath
+from typing import Any, NamedTuple
 
 import attrs
 
-from fnn.checkpoint import check_saving, load, load_metadata, save
+from fnn.checkpoint import CheckpointError, check_saving, load, load_metadata, save
+from fnn.contract import Train
 from fnn.random import Key
 from fnn.types import Params, State
 
@@ -24,6 +25,17 @@ class TrainState:
     state: State
     opt_state: Any
     key: Key
+
+    def mode(self, draws: bool) -> Train:
+        """The mode of the next step: layers that draw do so from the key, "step" and the number of the step."""
+        return Train(self.key.fold_in("step").fold_in(self.step) if draws else self.key)
+
+
+class Best(NamedTuple):
+    """The outcome of the best evaluation so far."""
+
+    params: Params
+    state: State
 
 
 @attrs.frozen
@@ -49,10 +61,11 @@ class Run:
     """How far a run has come: what `train` carries from step to step, and what a checkpoint of it holds."""
 
     train_state: TrainState
-    best: TrainState
-    """The state of the best evaluation so far."""
+    best: Best
     score: float = math.inf
-    """The value it had; negated where higher is better."""
+    """The value that the best evaluation had; negated where higher is better."""
+    monitor: str = "loss"
+    """What it is the value of."""
     loss: float = 0.0
     """The weighted sum of the training losses since the last row."""
     weight: float = 0.0
@@ -63,12 +76,13 @@ class Run:
     def stepped(self, train_state: TrainState, loss: float, weight: float) -> Run:
         """The run after one step more, with the mean loss and the weight of its batch."""
         total = self.loss + loss * weight
-        return Run(train_state, self.best, self.score, total, self.weight + weight, self.seconds, self.history)
+        weight += self.weight
+        return Run(train_state, self.best, self.score, self.monitor, total, weight, self.seconds, self.history)
 
 
 def save_run(path: str | PathLike[str], run: Run) -> None:
     """Writes the run to a checkpoint: its train states as arrays, the rest as metadata."""
-    told = {name: getattr(run, name) for name in ("score", "loss", "weight", "seconds")}
+    told = {name: getattr(run, name) for name in ("score", "monitor", "loss", "weight", "seconds")}
     columns = {field.name: [getattr(row, field.name) for row in run.history] for field in attrs.fields(Row)}
     save(path, _kept(run), metadata={"run": {**told, "history": columns}})
 
@@ -79,18 +93,18 @@ def check_saving_run(path: str | PathLike[str], run: Run) -> None:
 
 
 def _kept(run: Run) -> dict[str, Any]:
-    return {"train_state": run.train_state, "best": _outcome(run.best)}
+    return {"train_state": run.train_state, "best": run.best}
 
 
 def load_run(path: str | PathLike[str], like: TrainState) -> Run:
     """The run in a checkpoint; `CheckpointError` lists what differs from the structure of `like`."""
-    found: Any = load(path, _kept(Run(like, like)))
-    told: dict[str, Any] = dict(load_metadata(path)["run"])
-    now, columns = found["train_state"], told.pop("history")
-    rows = tuple([Row(*row) for row in zip(*[columns[field.name] for field in attrs.fields(Row)])])
-    return Run(now, attrs.evolve(now, **found["best"]), history=rows, **told)
-
-
-def _outcome(train_state: TrainState) -> dict[str, Any]:
-    """What is kept of the best evaluation: parameters and running statistics."""
-    return {"params": train_state.params, "state": train_state.state}
+    found: Any = load(path, _kept(Run(like, Best(like.params, like.state))))
+    try:
+        told = dict(load_metadata(path)["run"])
+        columns = told.pop("history")
+        rows = tuple([Row(*row) for row in zip(*[columns[field.name] for field in attrs.fields(Row)])])
+        return Run(**found, history=rows, **told)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{fspath(path)} is a checkpoint, but not one that this version of train wrote"
+        ) from error

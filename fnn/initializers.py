@@ -61,7 +61,7 @@ def truncated_normal(std: float = 0.01) -> Initializer:
     return bind(_truncated_normal, _positive("truncated_normal", "std", std))
 
 
-# The standard deviation of a standard normal variable conditioned on lying in [-2, 2]: sqrt(1 - 4 phi(2) / erf(sqrt 2)).
+# The standard deviation of a standard normal variable known to lie in [-2, 2]: sqrt(1 - 4 phi(2) / erf(sqrt 2)).
 _TRUNCATED_STD = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
 
 

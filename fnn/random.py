@@ -46,7 +46,7 @@ class Key:
         return key
 
     def generator(self) -> Generator:
-        """A new NumPy `Generator`, a pure function of the key (`SeedSequence` over an injective encoding of the path)."""
+        """A new NumPy `Generator`, a pure function of the key (`SeedSequence` over an injective code of the path)."""
         from numpy.random import PCG64, Generator, SeedSequence
 
         words = tuple(word for part in self.path for word in _encode(part))

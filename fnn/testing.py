@@ -104,19 +104,17 @@ def check_loss(
     outputs: Draw | None = None,
     key: Key = Key(0),
     batch: int = 5,
-    couples_batch: bool = False,
     tolerance: float = 1e-7,
 ) -> float:
     """Checks every law of a loss (`LOSS_LAWS`) and returns the largest error of its derivative.
 
     `targets(generator, shape)` and `outputs(generator, shape)` draw for the full shape of the output (standard normal
     by default): `lambda generator, shape: generator.integers(shape[-1], size=shape[:-1])` are labels for logits. For
-    several outputs, `output_shape` and the shape given to these are tuples of shapes. A loss whose examples depend on
-    each other (a contrastive loss) `couples_batch`.
+    several outputs, `output_shape` and the shape given to these are tuples of shapes.
 
     Raises `LawError` where the loss breaks a law, or fails.
     """
-    subject = LossSubject("check_loss", loss, output_shape, key, batch, outputs, targets, couples_batch, tolerance)
+    subject = LossSubject("check_loss", loss, output_shape, key, batch, outputs, targets, tolerance)
     return max(check_law(name, law, subject) for name, law in LOSS_LAWS.items())
 
 
@@ -697,7 +695,6 @@ class LossSubject:
     batch: int = 5
     outputs: Draw | None = None
     targets: Draw | None = None
-    couples_batch: bool = False
     tolerance: float = 1e-7
 
     def __str__(self) -> str:
@@ -805,7 +802,7 @@ def _loss_pass(s: LossSubject, output: Any, target: Any, weight: Array | None, d
 def loss_examples_law(s: LossSubject) -> float:
     """The loss of an example is what it is alone, and `sums` of parts of a batch add up to those of the whole."""
     output, target = s.point()
-    if s.couples_batch:
+    if s.loss.couples_batch:
         return 0.0
     each, sums = s.loss.each(output, target), sums_of(s.loss)
     for i in range(s.batch):

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -76,8 +77,8 @@ def undivided(model: Layer[Any, Any], loss: Loss[Any, Any], opt: GradientTransfo
     """Why batches cannot be split, or `None` if they can: the parts must add up to the whole."""
     if tree.leaves(state):
         return "layers with running statistics look at the whole batch"
-    if loss.sums is not None:
-        return f"{loss!r} is not a mean over examples"
+    if loss.sums is not None or loss.couples_batch:
+        return f"{loss!r} is not a mean over examples that do not know of each other"
     if getattr(opt, "update_with", None) is not None:
         return "the optimizer asks for more than the gradients"
     return None
@@ -108,44 +109,47 @@ class ThreadedStep:
         self.pays: dict[int, bool] = {}
 
     def __call__(self, before: TrainState, batch: Any) -> tuple[TrainState, Any]:
-        examples = len(tree.leaves(batch[0])[0])
-        pays = self.pays.get(examples)
-        if pays is None:
-            pays = self.pays[examples] = self._pays(before, batch, examples)
-        if not pays:
+        parts = self.parts(before, batch)
+        if len(parts) == 1:
             return self.whole(before, batch)
-        ends = [examples * k // self.threads for k in range(self.threads + 1)]
-        parts = [tree.map(lambda a, k=k: a[ends[k] : ends[k + 1]], batch) for k in range(self.threads)]
-        weights = [weight_of(part) for part in parts]
-        total = sum(weights)
-        if not all(weights):
-            return self.whole(before, batch)
-        key = before.key.fold_in("step").fold_in(before.step) if self.draws else before.key
-        modes = [Train(key.fold_in(k) if self.draws else key) for k in range(self.threads)]
         jobs = [
-            self.pool.submit(self.part, before.params, before.state, part, mode)
-            for part, mode in zip(parts[1:], modes[1:])
+            self.pool.submit(copy_context().run, self.part, before.params, before.state, *part)  # np.errstate, too
+            for part in parts[1:]
         ]
         try:
-            first = self.part(before.params, before.state, parts[0], modes[0])
+            first = self.part(before.params, before.state, *parts[0])
         finally:
             done = [job.exception() for job in jobs]
         if failed := [error for error in done if error is not None]:
             raise failed[0]
         results = (first, *[job.result() for job in jobs])
-        return self.finish(before, results, tuple([weight / total for weight in weights]))
+        weights = [weight_of(part) for part, _ in parts]
+        return self.finish(before, results, tuple([weight / sum(weights) for weight in weights]))
+
+    def parts(self, before: TrainState, batch: Any) -> list[tuple[Any, Train]]:
+        """The parts of a batch with the mode of each, one for each thread; the whole, where dividing does not pay."""
+        whole, examples = before.mode(self.draws), len(tree.leaves(batch[0])[0])
+        if examples not in self.pays:
+            self.pays[examples] = self._pays(before, batch, examples)
+        if not self.pays[examples]:
+            return [(batch, whole)]
+        ends = [examples * k // self.threads for k in range(self.threads + 1)]
+        parts = [tree.map(lambda a, k=k: a[ends[k] : ends[k + 1]], batch) for k in range(self.threads)]
+        if not all(weight_of(part) for part in parts):
+            return [(batch, whole)]
+        return [(part, Train(whole.key.fold_in(k)) if self.draws else whole) for k, part in enumerate(parts)]
 
     def _pays(self, before: TrainState, batch: Any, examples: int) -> bool:
         """Whether batches of this size are split, by the calls of a part."""
         if examples < self.threads:
             return False
         n = examples // self.threads
-        part = tree.map(lambda a: a[:n], batch)
-        self.part(before.params, before.state, part, Train(before.key))
-        if self.part.reasons or not self.part.plans:
+        args = before.params, before.state, tree.map(lambda a: a[:n], batch), Train(before.key)
+        self.part(*args)
+        plan = self.part.plan_of(*args)
+        if plan is None:
             self._say(f"a step that cannot be recorded: {'; '.join(self.part.reasons)}")
             return False
-        plan = self.part.plans[-1]
         seconds = sum(call.estimate for call in plan.calls)
         pays = seconds > WORTH and seconds / len(plan.calls) > CALL
         pays = pays and tree.size(before.params) * UPDATE * self.threads < seconds / 2

@@ -7,8 +7,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from contextlib import contextmanager
 from itertools import islice
 from os import PathLike
 from typing import Any, TypeAlias, TypeVar
@@ -21,8 +20,8 @@ from fnn.check import positive
 from fnn.compile import compiled
 from fnn.contract import Layer, Loss, Penalty, Train, ValueAndGrad, evaluator, value_and_grad
 from fnn.data import Data, check_numbers, count, weight_of
-from fnn.diagnosis import explain, first_bad
-from fnn.history import Row, Run, TrainState, check_saving_run, load_run, save_run
+from fnn.diagnosis import Parts, explain, first_bad
+from fnn.history import Best, Row, Run, TrainState, check_saving_run, load_run, save_run
 from fnn.losses.core import ratio, sums_of
 from fnn.metrics import Metric
 from fnn.optimizers import Context, GradientTransformation, Update, UpdateWith, apply_updates, learning_rate
@@ -55,36 +54,32 @@ def make_step(
     f = value_and_grad(model, loss, penalty)
     update_with: UpdateWith | None = getattr(opt, "update_with", None)
     if update_with is not None:
-        return bind(_step_with, f, update_with, model.draws)
-    return bind(_step, f, opt.update, model.draws)
+        return bind(_step, f, update_with, True, model.draws)
+    return bind(_step, f, opt.update, False, model.draws)
 
 
 def _step(
-    f: ValueAndGrad[X, T], update: Update, draws: bool, before: TrainState, batch: Batch[X, T]
+    f: ValueAndGrad[X, T],
+    update: Callable[..., tuple[Params, Any]],
+    contextual: bool,
+    draws: bool,
+    before: TrainState,
+    batch: Batch[X, T],
 ) -> tuple[TrainState, Mapping[str, Array]]:
-    step, params, key = before.step, before.params, before.key
-    mode = Train(key.fold_in("step").fold_in(step) if draws else key)
-    weight = batch[2] if len(batch) == 3 else None
-    loss, grads, state = f(params, before.state, batch[0], batch[1], mode, weight)
-    updates, opt_state = update(grads, before.opt_state, params)
-    return TrainState(step + 1, apply_updates(params, updates), state, opt_state, key), {"loss": loss}
+    """Contextual updates are given the loss, the number of examples, and gradients at other parameters, too."""
+    mode, x, target, weight = before.mode(draws), batch[0], batch[1], batch[2] if len(batch) == 3 else None
 
+    def at(params: Params) -> tuple[Array, Params, State]:
+        return f(params, before.state, x, target, mode, weight)
 
-def _step_with(
-    f: ValueAndGrad[X, T], update: UpdateWith, draws: bool, before: TrainState, batch: Batch[X, T]
-) -> tuple[TrainState, Mapping[str, Array]]:
-    """`_step` for optimizers that are given the loss, the number of examples, and gradients at other parameters."""
-    step, params, key = before.step, before.params, before.key
-    mode = Train(key.fold_in("step").fold_in(step) if draws else key)
-    weight = batch[2] if len(batch) == 3 else None
-    loss, grads, state = f(params, before.state, batch[0], batch[1], mode, weight)
-
-    def grad(at: Params) -> Params:
-        return f(at, before.state, batch[0], batch[1], mode, weight)[1]
-
-    examples = float(len(tree.leaves(batch[1])[0])) if weight is None else live(float, weight.sum())
-    updates, opt_state = update(grads, before.opt_state, params, Context(loss, examples, grad))
-    return TrainState(step + 1, apply_updates(params, updates), state, opt_state, key), {"loss": loss}
+    loss, grads, state = at(before.params)
+    context = []
+    if contextual:
+        examples = float(len(tree.leaves(x)[0])) if weight is None else live(float, weight.sum())
+        context.append(Context(loss, examples, lambda params: at(params)[1]))
+    updates, opt_state = update(grads, before.opt_state, before.params, *context)
+    params = apply_updates(before.params, updates)
+    return TrainState(before.step + 1, params, state, opt_state, before.key), {"loss": loss}
 
 
 def iterate(
@@ -124,7 +119,7 @@ def evaluate(
     total = np.sum(parts, axis=0)
     if not total[:, 1].all():
         raise ValueError("evaluate: the weights of all examples sum to 0")
-    return {"loss": ratio(total), **{m.kind: m.compute(total) for m, total in zip(metrics, sums)}}
+    return {"loss": ratio(total), **{m.kind: float(m.compute(total)) for m, total in zip(metrics, sums)}}
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------
@@ -174,7 +169,7 @@ def train(
     checkpoint_every: int | None = None,
     resume: TrainState | str | PathLike[str] | None = None,
     clock: Callable[[], float] = time.perf_counter,
-    compile: bool = True,
+    compile: bool | Step[Batch[X, T]] = True,
     threads: int = 1,
 ) -> Result:
     """Trains from `params` until `epochs` epochs, or `steps` updates, have been made in all.
@@ -195,10 +190,11 @@ def train(
 
     compile: record the step when the form of a batch repeats, and replay it from planned memory, with the same bits
         (`fnn.compiled`). A step that cannot be recorded is run as it is, and the logger "fnn" says why in one line.
+        Or the step to make, `compiled(make_step(model, loss, opt, penalty=penalty))`, for several trainings to share.
 
     threads: split each batch over up to so many threads, each with BLAS on one, where the compiled step has enough
-        work in large calls; where it has not, or layers look at the whole batch, it stays on one thread, and the logger says so.
-        Results differ in rounding from those of another number of threads, but never from run to run.
+        work in large calls; where it has not, or layers look at the whole batch, it stays on one thread, and the
+        logger says so. Results differ in rounding from those of another number of threads, but never from run to run.
 
     Raises `NonFiniteError` when the loss or the parameters stop being finite: it says where that began, and holds the
     last good state; no checkpoint is written of bad ones.
@@ -229,12 +225,11 @@ def train(
 
     def checked(run: Run) -> Run:
         if first_bad(run.train_state.params) is not None:
-            raise explain(model, loss, data, before, run.train_state, penalty)
+            raise explain(model, loss, data, before, run.train_state, penalty, parts)
         return attrs.evolve(run, seconds=clock() - began)
 
-    with _step_for(
-        model, loss, opt, penalty, run.train_state.state, compile, positive("train", "threads", threads)
-    ) as step:
+    threads = positive("train", "threads", threads)
+    with _step_for(model, loss, opt, penalty, run.train_state.state, compile, threads) as (step, parts):
         try:
             if run.weight and row_is_due(run.train_state.step):
                 run = with_row(run)  # an interrupt, or the end of a shorter training, left it out
@@ -244,7 +239,7 @@ def train(
                 after, measured = step(now, batch)
                 value = float(measured["loss"])
                 if not math.isfinite(value):
-                    raise explain(model, loss, data, before, now, penalty)
+                    raise explain(model, loss, data, before, now, penalty, parts)
                 run, before = run.stepped(after, value, weight_of(batch)), now
                 if row_is_due(after.step) and (after.step < total or after.step % per_epoch == 0):
                     run = with_row(run)
@@ -270,54 +265,29 @@ def _step_for(
     opt: GradientTransformation,
     penalty: Penalty | None,
     state: State,
-    compile: bool,
+    compile: bool | Step[Batch[X, T]],
     threads: int,
-) -> Iterator[Step[Batch[X, T]]]:
-    """The step to train with, on as many threads as it can use; the memory of its plans is given back."""
-    step: Step[Batch[X, T]] = make_step(model, loss, opt, penalty=penalty)
-    with ExitStack() as stack:
-        if compile:
-            step = _replayed(model, loss, opt, penalty)
-            stack.callback(_rest, step)
-        if threads == 1:
-            yield step
-            return
-        from fnn.threads import ThreadedStep, undivided, workers
+) -> Iterator[tuple[Step[Batch[X, T]], Parts | None]]:
+    """The step to train with, on as many threads as it can use, and how it divides batches, if it does."""
+    if callable(compile):
+        step = compile
+    else:
+        step = make_step(model, loss, opt, penalty=penalty)
+    if compile is True:
+        step = compiled(step, report=bind(_say, "steps are not compiled"), after=1)
+    if threads == 1:
+        yield step, None
+        return
+    from fnn.threads import ThreadedStep, undivided, workers
 
-        said = bind(_say, "steps stay on one thread")
-        if reason := undivided(model, loss, opt, state) if compile else "compile=False":
-            said(reason)
-            yield step
-            return
-        pool = stack.enter_context(workers(threads))
-        yield ThreadedStep(step, model, loss, opt, penalty, pool, threads, said)
-
-
-def _replayed(*parts: Any) -> Any:
-    """The compiled step of a model, a loss, an optimizer and a penalty."""
-    try:
-        return _known(*parts)
-    except TypeError:  # an optimizer that cannot be hashed
-        return _new(*parts)
-
-
-def _new(model: Any, loss: Any, opt: Any, penalty: Any) -> Any:
-    step: Step[Any] = make_step(model, loss, opt, penalty=penalty)
-    return compiled(step, report=bind(_say, "steps are not compiled"), after=1)
-
-
-STAGES = 3
-"""Plans of a step that is kept; with more, the next training might run into the bound on their number."""
-
-_known = lru_cache(maxsize=1)(_new)
-"""The last one is kept, so that a training in stages, each resumed from the one before, is recorded once."""
-
-
-def _rest(step: Any) -> None:
-    """After training: memory is given back, and only a step that has been replayed throughout is kept."""
-    step.release()
-    if step.reasons or len(step.plans) > STAGES:
-        _known.cache_clear()
+    said = bind(_say, "steps stay on one thread")
+    if reason := undivided(model, loss, opt, state) if compile else "compile=False":
+        said(reason)
+        yield step, None
+        return
+    with workers(threads) as pool:
+        threaded = ThreadedStep(step, model, loss, opt, penalty, pool, threads, said)
+        yield threaded, threaded.parts
 
 
 def _say(what: str, reason: str) -> None:
@@ -344,7 +314,11 @@ def _with_row(
     score = evaluated[monitor]
     if any(metric.kind == monitor and metric.higher_is_better for metric in metrics):
         score = -score
-    return attrs.evolve(run, best=now, score=score) if score < run.score else run
+    if score < run.score or run.monitor != monitor:
+        # copies, since the arrays of a compiled step share their memory with the moments
+        best = Best(*tree.read_only(tree.map(np.copy, (now.params, now.state))))
+        run = attrs.evolve(run, best=best, score=score, monitor=monitor)
+    return run
 
 
 def _start(
@@ -369,7 +343,7 @@ def _start(
     params, state = tree.read_only(params), model.init_state(in_shape) if state is None else tree.read_only(state)
     fresh = TrainState(0, params, state, opt.init(params), key)
     if resume is None:
-        return Run(fresh, fresh)
+        return Run(fresh, Best(params, state))
     if isinstance(resume, (str, PathLike)):
         return load_run(resume, fresh)
     if not isinstance(resume, TrainState):
@@ -378,7 +352,7 @@ def _start(
     for part in ("params", "state", "opt_state"):
         names = f"the {part} of this training", f"the {part} to resume from"
         tree.check_same_structure(getattr(fresh, part), getattr(resume, part), names)
-    return Run(resume, resume)
+    return Run(resume, Best(resume.params, resume.state))
 
 
 def _check_params(params: Params) -> None:

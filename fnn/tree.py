@@ -77,7 +77,7 @@ def leaves(tree: Tree) -> list[Any]:
 
 
 def check_same_structure(tree: Tree, other: Tree, names: tuple[str, str] = ("the first tree", "the second")) -> None:
-    """Raises `ValueError` unless both trees have the same nodes and equal leaf shapes; the message lists where they differ."""
+    """Raises `ValueError` unless both trees have the same nodes and equal leaf shapes; lists where they differ."""
     differences = list(_differences(tree, other, "", names))
     if differences:
         more = f"\n  and {len(differences) - 8} more" if len(differences) > 8 else ""

@@ -52,7 +52,6 @@ class LossCase:
     output_shape: Any = (3,)
     targets: Draw | None = None
     outputs: Draw | None = None
-    couples_batch: bool = False
 
     def __str__(self) -> str:
         draw = "" if self.targets is None else f" {self.targets.__name__}"
@@ -66,7 +65,6 @@ class LossCase:
             self.output_shape,
             outputs=self.outputs,
             targets=self.targets,
-            couples_batch=self.couples_batch,
         )
 
 
@@ -224,8 +222,8 @@ LOSSES: list[LossCase] = [
     LossCase(cosine_similarity, GRID),
     LossCase(triplet(), (ROWS, ROWS, ROWS), nothing),
     LossCase(triplet(margin=6.0), (ROWS, ROWS, ROWS), nothing),
-    LossCase(info_nce(), (ROWS, ROWS), nothing, couples_batch=True),
-    LossCase(info_nce(temperature=0.5, symmetric=True), (ROWS, ROWS), nothing, couples_batch=True),
+    LossCase(info_nce(), (ROWS, ROWS), nothing),
+    LossCase(info_nce(temperature=0.5, symmetric=True), (ROWS, ROWS), nothing),
     LossCase(ctc(), (7, 4), transcripts),
     LossCase(gaussian_kl, (ROWS, ROWS), nothing),
     LossCase(gaussian_kl, (GRID, GRID), nothing),

@@ -1,4 +1,4 @@
-"""How the package is put together: which way imports point, what `import fnn` loads, what is public, what lies where."""
+"""How the package is put together: which way imports point, what `import fnn` loads, what is public, what is where."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ def module(name: str) -> Any:
 
 
 WORKLOADS, CONTENDERS = module("workloads").WORKLOADS, module("contenders")
-WHERE = {name: library for name, library in CONTENDERS.MODULES.items() if name not in ("fnn_plain", "fnn_threads", "products")}
+OURS = ("fnn_plain", "fnn_threads", "products")
+WHERE = {name: library for name, library in CONTENDERS.MODULES.items() if name not in OURS}
 
 
 def test_it_runs_as_a_program(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from fnn import tree
 from fnn.combinators import serial
 from fnn.compile import compiled
 from fnn.compile.replay import Compiled
-from fnn.contract import EVAL, Layer, Train, evaluator, layer, value_and_grad
+from fnn.contract import EVAL, Layer, Train, evaluator, layer, no_params, value_and_grad
 from fnn.history import TrainState
 from fnn.layers.activation import Relu, Tanh
 from fnn.layers.conv import Conv2D
@@ -400,8 +400,9 @@ def test_a_guard_that_fails_runs_the_function_which_says_why() -> None:
     output = np.random.default_rng(0).standard_normal((4, 3), np.float32)
     for _ in range(2):
         replayed(output, np.array([0, 1, 2, 1]))
-        with pytest.raises(ValueError, match="label"):
+        with pytest.raises(ValueError, match="label") as raised:
             replayed(output, np.array([0, 1, 3, 1]))
+        assert raised.value.__context__ is None, "what a replay met is not told"
     check_replayed(replayed)
     assert len(replayed.plans) == 1
 
@@ -419,6 +420,7 @@ def test_a_guard_that_fails_runs_the_function_which_says_why() -> None:
         lambda a: (a > 1).any(),
         lambda a: ~np.isfinite(a).all(),
         lambda a: np.equal(a.max() > 1, a.min() > 1) & False,
+        lambda a: (a.max() > 1) != ~(a.min() > 1),
     ],
 )
 def test_a_guard_holds_where_it_does_in_the_function(wrong: Callable[[Any], Any]) -> None:
@@ -454,6 +456,18 @@ def test_a_bound_meets_every_number_in_whatever_order_they_lie(f: Any, bound: fl
             for _ in range(2):
                 assert_same((f(x * 1, bound), f(bound, x * 1)), replayed(x))
         assert len(replayed.plans) == 3
+
+
+def test_a_step_that_ends_early_gives_its_memory_back() -> None:
+    net = serial(Dense(4), Dense(3))
+    step = compiled(make_step(net, softmax_cross_entropy(), adam(0.01)))
+    now, x = start(net, adam(0.01), (2,)), np.ones((4, 2), np.float32)
+    for i in range(40):
+        now, _ = step(now, (x, np.array([0, 1, 2, 1])))
+        with pytest.raises(ValueError, match="label"):
+            step(now, (x, np.array([0, 1, 3, 1])))
+    pool = step.plans[0].pool
+    assert pool is not None and len(pool.owners) <= 5 and len(step.plans[0].instances) == 1
 
 
 def test_shapes_that_change_every_step_stop_being_compiled() -> None:
@@ -522,30 +536,44 @@ def test_inference() -> None:
     assert len(apply.plans) == 2 and not apply.reasons
 
 
-def test_a_training_in_stages_is_recorded_once_and_keeps_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Compiled[..., Any]] = []
-
-    def noted(step: Any, **options: Any) -> Any:
-        made.append(compiled(step, **options))
-        return made[-1]
-
-    monkeypatch.setattr(fnn.training, "compiled", noted)
+def test_trainings_share_a_compiled_step() -> None:
     net, batch = some_net()
     data, params, opt = fnn.batches(batch(0), size=4), net.init(Key(0), (5,)), adam(0.01)
+    step = compiled(make_step(net, mse, opt))
 
-    def trained(epochs: int, compile: bool, opt: Any = opt, before: fnn.Result | None = None) -> fnn.Result:
-        resume = None if before is None else before.train_state
+    def trained(epochs: int, compile: Any, resume: TrainState | None = None) -> fnn.Result:
         return fnn.train(params, data, opt, model=net, loss=mse, epochs=epochs, compile=compile, resume=resume)
 
-    whole, first = trained(6, compile=False), trained(2, compile=True)
-    kept = tree.read_only(tree.map(np.copy, first.params))
-    last = trained(6, compile=True, before=trained(4, compile=True, before=first))
-    assert_same(tree.read_only(whole.params), last.params)
-    assert_same(kept, first.params)
-    assert len(made) == 1 and len(made[0].plans) == 1 and not made[0].reasons
-    assert not made[0].plans[0].instances and made[0].plans[0].pool is not None and not made[0].plans[0].pool.slots
-    trained(2, compile=True, opt=adam(0.02))
-    assert len(made) == 2
+    first = trained(2, step)
+    kept = tree.map(np.copy, first.params)
+    last = trained(6, step, trained(4, step, first.train_state).train_state)
+    assert_same(tree.read_only(trained(6, False).params), last.params)
+    assert_same(tree.read_only(kept), first.params)
+    check_replayed(step)
+    assert len(step.plans) == 1
+
+
+def test_a_training_sees_what_has_changed_since_the_one_before() -> None:
+    """Nothing is kept between trainings: a helper that was edited meanwhile is the one that is used."""
+    factors = [1.0]
+
+    def forward(params: Any, x: Any) -> Any:
+        return x * factors[0], None
+
+    def vjp(params: Any, cache: None, dy: Any) -> Any:
+        return {}, dy * factors[0]
+
+    scaled: Layer[Any, Any] = fnn.stateless("Scaled", no_params, forward, vjp)
+    net = serial(Dense(3), scaled)
+    x, y = np.ones((8, 2), np.float32), np.ones((8, 3), np.float32)
+    data, params, opt = fnn.batches((x, y), size=4), net.init(Key(0), (2,)), sgd(0.1)
+    for factor in (1.0, 2.0):
+        factors[0] = factor
+        by_itself, plain = [
+            fnn.train(params, data, opt, model=net, loss=mse, epochs=5, compile=compile).params
+            for compile in (True, False)
+        ]
+        assert_same(tree.read_only(plain), by_itself)
 
 
 def test_it_needs_no_more_memory() -> None:

@@ -23,6 +23,9 @@ def some(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Any:
     return np.random.default_rng((seed, *shape)).standard_normal(shape).astype(dtype)
 
 
+TABLE = np.array([1.0, 6.0], np.float32)
+
+
 class Row(NamedTuple):
     """A function, what it is called with in turn, and why it is not replayed, if it is not."""
 
@@ -85,9 +88,9 @@ PLACES = [
     Row("split at", split_by_array, [(some(12), np.array([k])) for k in (3, 4, 6)], "decides which part"),
     Row("row", highest_row, arrays(5, 4), "decides which part"),
     Row("number", highest_number, arrays(5)),
-    Row("bincount", counts, [(np.array(a),) for a in ([0, 2, 1], [0, 0, 0], [1, 1, 1])]),
+    Row("bincount", counts, [(np.array(a),) for a in ([0, 2, 1], [0, 0, 0], [1, 1, 1])], "a condition"),
     Row("repeat", repeated, with_numbers((1,), 3, 1, 2), "size of the result"),
-    Row("draws", drawn_from, [(Key(0), 3), (Key(0), 1), (Key(1), 3)]),
+    Row("draws", drawn_from, [(Key(0), 3), (Key(0), 1), (Key(1), 3)], "a condition"),
     Row("names", named, [(Key(0), 1), (Key(0), 2)], "decides something"),
 ]
 
@@ -236,8 +239,8 @@ NUMBERS = [
     Row("methods of numbers", of_a_number, arrays(5)),
     Row("powers of numbers", root_of_zero, arrays(3)),
     Row("a list of numbers", list_of_numbers, with_numbers((3,), 1.0, 2.0), "decides something"),
-    Row("rates", scheduled, with_numbers((3,), 1, 0, 2, 1, 2)),
-    Row("powers", powers, with_numbers((3,), 1, 2, -1, 3)),
+    Row("rates", scheduled, with_numbers((3,), 1, 0, 2, 1, 2), "a condition"),
+    Row("powers", powers, with_numbers((3,), 1, 2, -1, 3), "a condition"),
     Row("einsum", sum_of_products, [(some(17, 20, seed=seed)[::-1],) for seed in range(4)]),
     Row("product with a copy", squares_elsewhere, arrays(17, 20)),
     Row("product with itself", perhaps_squares, [(x, x) for (x,) in arrays(17, 20)]),
@@ -322,7 +325,10 @@ BETWEEN = [
     Row("changed below", changed_below, arrays(3, 4), "changed"),
     Row("changed and back", changed_and_back, arrays(3, 4), "changed"),
     Row("text", text, arrays(3), "text"),
+    Row("a part of a constant", lambda x: np.maximum(x, TABLE[1, ...]), arrays(3, 4)),
+    Row("parts of a constant", lambda x: (x[0] * TABLE[:1], x[1] * TABLE[1:]), arrays(2, 4)),
     Row("a tuple of another class", of_pair, [(Pair((some(3, 2),)),)] * 2, "Pair"),
+    Row("a result of another class of tuples", lambda x: Pair((x * 2,)), arrays(3, 2), "Pair"),
 ]
 
 ROWS = [*PLACES, *WRITING, *NUMBERS, *BETWEEN]

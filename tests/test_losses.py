@@ -240,7 +240,7 @@ def test_ignored_rows_change_nothing_and_have_no_gradient() -> None:
 
 @every_case
 def test_a_weight_of_two_is_the_example_twice(case: LossCase) -> None:
-    if case.couples_batch:
+    if case.loss.couples_batch:
         pytest.skip("its examples depend on each other")
     output, target = case.subject().point()
     times = np.array([1, 2, 1, 3, 1])
@@ -534,7 +534,7 @@ def test_a_penalty_that_selects_nothing_is_refused() -> None:
 @pytest.mark.parametrize("size", [1, 2, 5, 100])
 @every_case
 def test_an_evaluation_in_parts_is_the_loss_of_the_whole(case: LossCase, size: int) -> None:
-    if case.couples_batch:
+    if case.loss.couples_batch:
         pytest.skip("its examples depend on each other")
     output, target = case.subject().point()
     weight = np.array([1.0, 0.5, 2.0, 0.0, 1.5])

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import fnn.threads
+import fnn.training
 from fnn import tree
 from fnn.combinators import serial
-from fnn.contract import Layer, Loss
+from fnn.contract import Layer, Loss, Train
 from fnn.data import batches
+from fnn.diagnosis import NonFiniteError, explain
 from fnn.layers.activation import Relu, Tanh
 from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout
@@ -22,7 +24,7 @@ from fnn.layers.norm import BatchNorm
 from fnn.losses import l2, mse
 from fnn.optimizers import GradientTransformation, adam, sam, sgd
 from fnn.random import Key
-from fnn.training import Result, train
+from fnn.training import Result, make_step, train
 
 EXAMPLES = 70
 
@@ -71,6 +73,26 @@ def test_two_runs_have_the_same_bits() -> None:
     assert [row.loss for row in first.history] == [row.loss for row in second.history]
 
 
+@pytest.mark.usefixtures("eager")
+def test_what_went_wrong_is_looked_for_in_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the random numbers that they had."""
+    found = []
+
+    def noted(model: Any, loss: Any, data: Any, before: Any, now: Any, penalty: Any, parts: Any) -> NonFiniteError:
+        batch = next(iter(data.stream(now.key, now.step)))
+        found.append((now, batch, parts(now, batch)))
+        return explain(model, loss, data, before, now, penalty, parts)
+
+    monkeypatch.setattr(fnn.training, "explain", noted)
+    net = serial(Dense(20), Dropout(0.5), Dense(3))
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match="is the first that is not finite"):
+        trained(2, net, sgd(1e200), compile=make_step(net, mse, sgd(1e200)))
+    (now, batch, ((first, first_mode), (second, second_mode))) = found[0]
+    assert np.array_equal(np.concatenate([first[0], second[0]]), batch[0])
+    key = now.key.fold_in("step").fold_in(now.step)
+    assert first_mode == Train(key.fold_in(0)) and second_mode == Train(key.fold_in(1))
+
+
 def nothing(output: Any, target: Any, weight: Any) -> Any:
     return np.zeros((1, 2))
 
@@ -83,8 +105,9 @@ def nothing(output: Any, target: Any, weight: Any) -> Any:
         ({"net": serial(Dense(8), BatchNorm(), Dense(3))}, "whole batch"),
         ({"opt": sam(sgd(0.1), radius=0.01)}, "more than the gradients"),
         ({"loss": attrs.evolve(mse, sums=nothing)}, "not a mean"),
+        ({"loss": attrs.evolve(mse, couples_batch=True)}, "not a mean"),
     ],
-    ids=["small", "not compiled", "batch norm", "sam", "a loss with sums of its own"],
+    ids=["small", "not compiled", "batch norm", "sam", "a loss with sums of its own", "a loss of the whole batch"],
 )
 def test_one_thread_is_used_where_a_batch_cannot_be_shared(
     options: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture

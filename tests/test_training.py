@@ -21,7 +21,7 @@ import pytest
 import fnn
 from fnn import tree
 from fnn.checkpoint import CheckpointError
-from fnn.combinators import residual, serial
+from fnn.combinators import fan_out, parallel, residual, serial
 from fnn.contract import Layer, no_params, stateless
 from fnn.data import Batches, batches
 from fnn.diagnosis import NonFiniteError
@@ -30,9 +30,9 @@ from fnn.layers.activation import Relu, Tanh
 from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout
 from fnn.layers.norm import BatchNorm
-from fnn.losses import mse, sigmoid_cross_entropy, softmax_cross_entropy
+from fnn.losses import mse, sigmoid_cross_entropy, softmax_cross_entropy, triplet
 from fnn.metrics import Metric, accuracy
-from fnn.optimizers import adam, adamw, sgd
+from fnn.optimizers import accumulate, adam, adamw, sgd
 from fnn.reporting import progress
 from fnn.random import Key
 from fnn.training import Result, evaluate, iterate, make_step, train
@@ -349,6 +349,48 @@ def test_best_are_the_parameters_of_the_best_evaluation(monitor: str) -> None:
         state=result.best_state,
     )
     assert measured[monitor] == (min if monitor == "loss" else max)(values) != values[-1]
+
+
+def test_another_monitor_begins_anew(tmp_path: Path) -> None:
+    """An accuracy of 0.9 is no loss of -0.9."""
+    path = tmp_path / "run.npz"
+    first = resuming.run(12, monitor="accuracy", checkpoint=path)
+    second = resuming.run(24, monitor="loss", resume=path)
+    losses = {row.step: row.evaluation["loss"] for row in second.history if row.evaluation and row.step > 12}
+    assert not tree.allclose(first.best, second.best)
+    again = resuming.run(min(losses, key=lambda step: losses[step]))
+    assert bits(again.params) == bits(second.best)
+
+
+def test_metrics_of_ones_own_give_what_a_checkpoint_can_hold(tmp_path: Path) -> None:
+    def half(total: Any) -> Any:
+        return np.float32(0.5)
+
+    exact = attrs.evolve(accuracy, compute=half)
+    result = resuming.run(6, metrics=(exact,), checkpoint=tmp_path / "run.npz")
+    assert type(result.history[-1].evaluation["accuracy"]) is float
+
+
+def test_a_checkpoint_with_other_metadata_is_none_of_a_training(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    state = resuming.run(6, checkpoint=path).train_state
+    tree_of = fnn.load_arrays(path)
+    kept = {"train_state": state, "best": {"params": state.params, "state": state.state}}
+    others: list[dict[str, Any]] = [{}, {"run": 1}, {"run": {"history": {}}}]
+    for metadata in others:
+        fnn.save(path, kept, metadata=metadata)
+        assert fnn.load_arrays(path).keys() == tree_of.keys()
+        with pytest.raises(fnn.CheckpointError, match="not one that this version of train wrote"):
+            resuming.run(12, resume=path)
+
+
+def test_optimizers_that_count_examples_do_so_where_there_is_no_target() -> None:
+    x = np.random.default_rng(0).standard_normal((12, 3)).astype(np.float32)
+    net = serial(fan_out(3), parallel(Dense(4), Dense(4), Dense(4)))
+    params = net.init(Key(0), (3,))
+    data = batches((x, None), size=4)
+    result = train(params, data, accumulate(adam(0.1), every=3), model=net, loss=triplet(), epochs=1)
+    assert result.train_state.step == 3 and not tree.allclose(params, result.params)
 
 
 def test_the_first_of_equally_good_ones_is_the_best() -> None:

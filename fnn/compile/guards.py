@@ -27,7 +27,7 @@ SYMBOLS: dict[Any, str] = {
 
 
 def with_plain_guards(calls: list[Call]) -> list[Call]:
-    """Guards with their comparisons inside, as nested tuples `(symbol, operand, ...)`; the comparisons may be dead then.
+    """Guards with their comparisons inside, as nested tuples `(symbol, operand, ...)`; their calls may be dead then.
 
     Only what is written once is looked at later than it was.
     """
@@ -52,7 +52,7 @@ def with_plain_guards(calls: list[Call]) -> list[Call]:
 
 
 def _operands(args: tuple[Any, ...]) -> list[tuple[np.dtype[Any], Any]] | None:
-    """Their dtypes, and views without axes or Python numbers; `None` where Python does not compare them as NumPy does."""
+    """Dtypes, and views without axes or Python numbers; `None` where Python does not compare them as NumPy does."""
     dtypes = {part.dtype for part in args if isinstance(part, View) and part.shape == ()}
     if len(dtypes) != 1 or (dtype := dtypes.pop()).kind not in "biuf":
         return None

@@ -77,7 +77,8 @@ def _likeness(call: Call) -> tuple[Any, ...]:
             parts.append(part.index)
         elif isinstance(part, View):
             same = part.shape == out.shape and part.dtype == out.dtype and part.shape != ()
-            parts.append("array" if same else content(part) or part.place)
+            known = content(part)
+            parts.append("array" if same else part.place if known is None else (known, part.shape, part.dtype))
         else:
             parts.append(repr(part))
     return call.f, out.dtype, *parts

@@ -165,7 +165,7 @@ ROW = 1 << 13
 
 
 def _with_whole_number(call: Call, wholes: dict[tuple[bytes, np.dtype[Any], int], Storage]) -> Call:
-    """`maximum` or `minimum` of an array and a constant without axes, as one of rows of numbers as they lie in memory."""
+    """`maximum` or `minimum` of an array and a constant without axes, as one of rows of numbers as they lie."""
     if call.f not in (np.maximum, np.minimum) or call.keywords or call.how != "out" or len(call.args) != 2:
         return call
     out = call.outs[0]

@@ -30,7 +30,7 @@ from fnn.compile.recorder import Recorder
 from fnn.compile.results import Constant, Given, Out, carried_pairs, copy_of, is_kept, result_leaves
 from fnn.compile.stand_ins import Traced
 from fnn.compile.slots import Layout, Pool, Slot, array_at, block
-from fnn.compile.source import Elsewhere, Source, function_code
+from fnn.compile.source import Source, function_code
 from fnn.compile.structure import ArrayLeaf, ValueLeaf, leaf_signatures
 
 MISS = object()
@@ -77,28 +77,29 @@ class Plan:
         found = result_leaves(form)
         outs = list({id(out): out for out in found if isinstance(out, Out)}.values())
         wholes = {i: a.at for i, a in enumerate(arguments) if isinstance(a, Traced)}
-        carried = self._carried(pairs, wholes)
+        for i in pairs:
+            wholes[i].storage.kind = "carried"  # read in slots, where results lie as these arguments do
 
         kept = [out.view.storage for out in outs]
         wanted = [leaf for leaf in found if isinstance(leaf, Variable)]
         calls = without_dead(with_plain_guards(recorder.calls), kept, wanted)
         calls = with_whole_operands(with_cheap_calls(calls))
-        loose_arguments = {i: view for i, view in wholes.items() if i not in carried}
+        loose_arguments = {i: view for i, view in wholes.items() if i not in pairs}
         calls, moved = with_copied_arguments(calls, loose_arguments, [out.view for out in outs])
         if any(wholes[i].storage.kind == "argument" and id(wholes[i].storage) in moved for i in turned):
             raise NotRecordable("a product of an argument and the transpose of another, which may be the same array")
         self._move(outs, moved)
         calls, moved = placed(calls, {id(out.view.storage) for out in outs})
         self._move(outs, moved)
-        pairs_of = {id(wholes[i].storage): _as_carried(out.view, wholes[i]) for i, out in carried.items()}
-        loose = {id(out.view.storage) for out in outs if out not in carried.values()}
+        pairs_of = {id(wholes[i].storage): _as_carried(out.view, wholes[i]) for i, out in pairs.items()}
+        loose = {id(out.view.storage) for out in outs if out not in pairs.values()}
         packs = Packs(levelled(calls), pairs_of, loose)
         calls = packs.run()
         self._move(outs, packs.moved)
-        given = [i for i, leaf in enumerate(leaves) if isinstance(leaf, ValueLeaf)]
-        self.calls = calls = with_numbers_first(calls, {*range(len(given))})
+        values = sum(isinstance(leaf, ValueLeaf) for leaf in leaves)
+        self.calls = calls = with_numbers_first(calls, {*range(values)})
 
-        order = list(carried.items())
+        order = list(pairs.items())
         places: dict[int, int] = {}
         size = 0
         for _, out in order:
@@ -138,12 +139,6 @@ class Plan:
             if view.storage.kind != "constant":
                 view.storage.array = None
 
-    def _carried(self, pairs: dict[int, Out], wholes: dict[int, View]) -> dict[int, Out]:
-        """The pairs whose arguments are laid out as the results; these arguments are read in slots."""
-        for i in pairs:
-            wholes[i].storage.kind = "carried"
-        return pairs
-
     @staticmethod
     def _move(outs: list[Out], moved: Moved) -> None:
         for out in outs:
@@ -165,26 +160,18 @@ class Plan:
             elif isinstance(leaf, Out) and leaf.leaf < 0 and id(leaf) not in names:
                 exits.append(self._exit(leaf))
                 names[id(leaf)] = f"r[{len(exits) - 1}]"
-        used = sorted(
-            {view.storage.source for call in self.calls for view in call.reads() if view.storage.kind == "argument"}
-        )
-        used = sorted({*used, *(out.view.storage.source for out in outs if out.view.storage.kind == "argument")})
+        read = [view for call in self.calls for view in call.reads()] + [out.view for out in outs]
+        used = sorted({view.storage.source for view in read if view.storage.kind == "argument"})
         values = [i for i, leaf in enumerate(leaves) if isinstance(leaf, ValueLeaf)]
-        self._variables = {i: k for k, i in enumerate(values)}
         self.parameters = [
             *[name for name, _, _ in source.tables["in"].values()],
             *[name for name, _, _ in source.tables["out"].values()],
             *[f"a{i}" for i in used],
-            *[f"v{self._variable_of(i, leaves)}" for i in values],
+            *[f"v{k}" for k in range(len(values))],  # the recorder numbers those among the arguments first
         ]
         self.exits = exits
         self.code = source.code("run", self.parameters, exits)
         self._make_entry(leaves, form, names, used, values)
-
-    @staticmethod
-    def _variable_of(i: int, leaves: list[Any]) -> int:
-        """The recorder numbers the values among the arguments first, in order."""
-        return sum(isinstance(leaf, ValueLeaf) for leaf in leaves[:i])
 
     def timed_code(self) -> Any:
         """The code of the run with a clock after each call."""
@@ -231,7 +218,7 @@ class Plan:
             "try: instance = instances.pop()",
             "except IndexError: instance = new()",
             f"try: r = instance.run({', '.join(inputs)})",
-            f"except Elsewhere: {kept}; raise",
+            f"except BaseException: {kept}; raise",
             "instances.append(instance)",
             f"result = {result}",
         ]
@@ -242,7 +229,6 @@ class Plan:
         constants = {
             **entry.constants,
             "MISS": MISS,
-            "Elsewhere": Elsewhere,
             "is_": is_,
             "ndarray": np.ndarray,
             "new": partial(Plan._new, itself := weakref.proxy(self)),
@@ -278,12 +264,6 @@ class Plan:
         return (
             f"({listed}{',' if children else ''})" if form.kind is tuple else f"{entry.constant(form.kind)}({listed})"
         )
-
-    def release(self) -> None:
-        """Gives back the memory that is not in use."""
-        self.instances.clear()
-        if self.pool is not None:
-            self.pool.clear()
 
     def _new(self) -> Instance:
         return Instance(self)

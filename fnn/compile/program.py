@@ -225,7 +225,28 @@ def extent(view: View) -> tuple[int, int]:
     return start, stop + view.dtype.itemsize
 
 
+def part_of(array: np.ndarray[Any, Any], view: View) -> np.ndarray[Any, Any]:
+    """The part of a constant that a view is, read-only."""
+    start = view.offset - (address(array) - bounds(array)[0])
+    described = {
+        "shape": view.shape,
+        "strides": view.strides,
+        "typestr": view.dtype.str,
+        "data": (address(array) + start, True),
+        "version": 3,
+    }
+    return np.asarray(_Memory(described, array))
+
+
+class _Memory:
+    """Memory described by NumPy's array interface, kept alive with the array it belongs to."""
+
+    def __init__(self, described: dict[str, Any], owner: np.ndarray[Any, Any]) -> None:
+        self.__array_interface__ = described
+        self.owner = owner
+
+
 def content(view: View) -> bytes | None:
-    """The bytes of a constant."""
+    """The bytes of a constant, as the view shows it."""
     array = view.storage.array
-    return array.tobytes() if array is not None and view.storage.kind == "constant" else None
+    return part_of(array, view).tobytes() if array is not None and view.storage.kind == "constant" else None

@@ -50,12 +50,15 @@ class Compiled(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if kwargs:
             return self._by_name(args, kwargs)
+        ended = ""
         try:
             result = self._recent(args)
         except Elsewhere:
             result = MISS
         except Exception as error:
-            return self._as_it_is(args, error)
+            ended = _ended(error)
+        if ended:  # outside the handler: what the function itself raises is then all that is told
+            return self._as_it_is(args, ended)
         return result if result is not MISS else self._other(args)
 
     def __reduce__(self) -> Any:
@@ -65,13 +68,21 @@ class Compiled(Generic[P, R]):
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why some arguments, or all, are not replayed; empty where all are."""
-        return (*self._reasons, *(reason for named in self._named.values() for reason in named.reasons))
+        return (*self._reasons, *(reason for named in [*self._named.values()] for reason in named.reasons))
 
     @property
     def plans(self) -> tuple[Plan, ...]:
         """The plans made so far."""
-        own = [plan for ways in self._plans.values() for plan in ways]
-        return (*own, *(plan for named in self._named.values() for plan in named.plans))
+        own = [plan for ways in [*self._plans.values()] for plan in ways]
+        return (*own, *(plan for named in [*self._named.values()] for plan in named.plans))
+
+    def plan_of(self, *args: Any) -> Plan | None:
+        """The plan made last for arguments of this form, if there is one."""
+        try:
+            ways = self._plans.get(tuple([flatten(arg, [], {}) for arg in args]))
+        except NotRecordable:
+            return None
+        return ways[-1] if ways else None
 
     def explain(self, *, profile: tuple[Any, ...] | None = None, rounds: int = 20) -> str:
         """The plans as text: every call with the size of its result, and buffers and bytes in all.
@@ -82,18 +93,12 @@ class Compiled(Generic[P, R]):
         found += [f"not replayed: {reason}" for reason in self.reasons]
         return "\n\n".join(found) if found else "no plan yet: call the function first"
 
-    def release(self) -> None:
-        """Gives back the memory of plans that do not run now; they take new memory when they run again."""
-        for plan in self.plans:
-            plan.release()
-
     # --- the slow ways -----------------------------------------------------------------------------------------------
 
-    def _as_it_is(self, args: Any, error: Exception) -> R:
-        """Runs the function itself, where a replay ended early: it says better what is wrong."""
+    def _as_it_is(self, args: Any, ended: str) -> R:
+        """Runs the function itself, where a replay ended early: it says better what is wrong, if it is."""
         result = self._f(*args)
-        if not isinstance(error, Unexpected):
-            self._note(f"a replay ended in {type(error).__name__}: {error}")
+        self._note(ended)
         return result
 
     def _by_name(self, args: Any, kwargs: dict[str, Any]) -> R:
@@ -113,16 +118,19 @@ class Compiled(Generic[P, R]):
                 self._report(reason)
 
     def _other(self, args: Any) -> R:
-        """Arguments of another form than those of the call before, or for which a branch on a number goes another way."""
+        """Arguments of another form than those before, or for which a branch on a number goes another way."""
         if current() is not None:
             return self._f(*args)  # a part of what is recorded
         for plan in [plan for ways in [*self._plans.values()] for plan in ways]:
+            ended = ""
             try:
                 result = plan.entry(args)  # one that does not fit says so soon
             except Elsewhere:
                 continue
             except Exception as error:
-                return self._as_it_is(args, error)
+                ended = _ended(error)
+            if ended:
+                return self._as_it_is(args, ended)
             if result is not MISS:
                 self._recent = plan.entry
                 given: R = result
@@ -161,7 +169,7 @@ class Compiled(Generic[P, R]):
             try:
                 plan, result = record(self._f, signatures, leaves, self._pools)
             except Exception as error:
-                failure = error
+                reason = reason_of(error)
             else:
                 self._plans.setdefault(signatures, []).append(plan)
                 self._recent = plan.entry
@@ -170,7 +178,7 @@ class Compiled(Generic[P, R]):
         found = self._f(*args)  # raises, if the function itself does
         self._plans.setdefault(signatures, [])
         self._refused.add(signatures)
-        self._note(reason_of(failure))
+        self._note(reason)
         return found
 
 
@@ -189,8 +197,21 @@ def record(
     f: Callable[..., Any], signatures: tuple[Any, ...], leaves: list[Any], pools: dict[Any, Pool]
 ) -> tuple[Plan, Any]:
     """The plan of a function for arguments of these signatures, and the result of the run that was recorded."""
-    described = [leaf for signature in signatures for leaf in leaf_signatures(signature)]
     recorder = Recorder(functions.call)
+    try:
+        arguments, value, form = _noted(recorder, f, signatures, leaves)
+        result = real_result(form, value, leaves)
+        return Plan(recorder, signatures, arguments, form, pools), result
+    finally:
+        recorder.forget()
+
+
+def _noted(
+    recorder: Recorder, f: Callable[..., Any], signatures: tuple[Any, ...], leaves: list[Any]
+) -> tuple[list[Any], Any, Any]:
+    """One run of the function: what stood for its arguments, its result, and the form of that."""
+    described = [leaf for signature in signatures for leaf in leaf_signatures(signature)]
+    fixed = {id(static.value) for signature in signatures for static in _statics(signature)}
     try:
         with recording(recorder):
             arguments: list[Any] = []
@@ -201,13 +222,9 @@ def record(
                     arguments.append(recorder.key(leaf) if isinstance(leaf, Key) else recorder.number(leaf))
             stream = iter(arguments)
             value = f(*[unflatten(signature, stream) for signature in signatures])
-            form = results(value, arguments, {id(s.value) for signature in signatures for s in _statics(signature)})
+            return arguments, value, results(value, arguments, fixed)
     finally:
         recorder.active = False  # here, too: an interrupt may come while the recording is left
-    result = real_result(form, value, leaves)
-    plan = Plan(recorder, signatures, arguments, form, pools)
-    recorder.forget()
-    return plan, result
 
 
 def _statics(signature: Any) -> list[Static]:
@@ -220,6 +237,13 @@ def _statics(signature: Any) -> list[Static]:
 
 def _miss(args: tuple[Any, ...]) -> Any:
     return MISS
+
+
+def _ended(error: Exception) -> str:
+    """Why a replay ended early, in one line."""
+    if isinstance(error, Unexpected):
+        return "a condition that held in the recording does not"
+    return f"a replay ended in {type(error).__name__}: {error}"
 
 
 def reason_of(error: Exception) -> str:

@@ -61,7 +61,7 @@ def results(value: Any, arguments: list[Any], statics: set[int]) -> Any:
         kind = type(value)
         if kind is dict:
             return Node(dict, tuple(value), tuple([form(child) for child in value.values()]))
-        if isinstance(value, tuple):
+        if kind is tuple or isinstance(value, tuple) and hasattr(value, "_fields"):
             return Node(kind, (), tuple([form(child) for child in value]))
         if kind is list:
             return Node(list, (), tuple([form(child) for child in value]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from operator import is_
 from sys import getrefcount
 from typing import Any
 
@@ -79,16 +78,6 @@ class Pool:
         self.layout = layout
         self.slots: deque[Slot] = deque()
         self.owners: dict[int, Slot] = {}
-
-    def owner(self, leaves: tuple[Any, ...]) -> Slot | None:
-        """The slot these leaves are those of."""
-        slot = self.owners.get(id(leaves[0]))
-        return slot if slot is not None and all(map(is_, leaves, slot.leaves)) else None
-
-    def clear(self) -> None:
-        """Forgets the slots; what others hold of them stays theirs."""
-        self.slots.clear()
-        self.owners.clear()
 
     def take(self) -> Slot:
         """A slot that nobody else uses."""

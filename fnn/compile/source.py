@@ -11,34 +11,13 @@ from typing import Any
 import numpy as np
 
 from fnn.compile.passes import is_all, place_in
-from fnn.compile.program import Call, Variable, View, address, bounds, variables
+from fnn.compile.program import Call, Variable, View, address, bounds, part_of, variables
 
 Key = tuple[Any, ...]
 
 
 class Unexpected(Exception):
     """A guard does not hold: the function has to be run as it is."""
-
-
-def part_of(array: np.ndarray[Any, Any], view: View) -> np.ndarray[Any, Any]:
-    """The part of a constant that a view is, read-only."""
-    start = view.offset - (address(array) - bounds(array)[0])
-    described = {
-        "shape": view.shape,
-        "strides": view.strides,
-        "typestr": view.dtype.str,
-        "data": (address(array) + start, True),
-        "version": 3,
-    }
-    return np.asarray(_Memory(described, array))
-
-
-class _Memory:
-    """Memory described by NumPy's array interface, kept alive with the array it belongs to."""
-
-    def __init__(self, described: dict[str, Any], owner: np.ndarray[Any, Any]) -> None:
-        self.__array_interface__ = described
-        self.owner = owner
 
 
 class Elsewhere(Exception):
@@ -180,7 +159,7 @@ class Source:
         if isinstance(part, tuple):
             symbol, *operands = part
             words = [self._condition(operand) for operand in operands]
-            return f"not {words[0]}" if symbol == "not" else f"({words[0]} {symbol} {words[1]})"
+            return f"(not {words[0]})" if symbol == "not" else f"({words[0]} {symbol} {words[1]})"
         return f"{self.array(part)}.item()" if isinstance(part, View) and part.shape == () else self.operand(part)
 
     def _plain(self, call: Call, args: list[str], keywords: list[str]) -> str:

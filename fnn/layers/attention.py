@@ -31,7 +31,7 @@ Mask: TypeAlias = NDArray[np.bool_] | Array
 
 # --- attend: softmax(q k') v -----------------------------------------------------------------------------------------
 #
-#   s = k q' + mask      e = exp(s - max of s over the keys)      r = 1 / sum of e over the keys      P = r e      y = P' v
+#   s = k q' + mask     e = exp(s - max of s over the keys)     r = 1 / sum of e over the keys     P = r e     y = P' v
 #
 # With D = sum over the width of dy y, which equals the sum over the keys of P dP:
 #

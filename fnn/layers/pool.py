@@ -133,7 +133,7 @@ def _max_axis_vjp(x: Array, y: Array, dy: Array, g: Geometry, axis: int, dx: Arr
 def average_forward(
     who: str, shape: Window, count_padding: bool, params: Params, x: Array
 ) -> tuple[Array, tuple[Shape, bool]]:
-    """`y[o] = sum over k of x[o s + k - p] / n[o]`; the cache is the shape of x, and whether it is abreast in memory."""
+    """`y[o] = sum over k of x[o s + k - p] / n[o]`; the cache is the shape of x, and whether it lies abreast."""
     return average_infer(who, shape, count_padding, params, x), (x.shape, is_abreast(x))
 
 

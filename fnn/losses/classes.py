@@ -112,12 +112,12 @@ def one_hot_rows(kind: str, labels: Ints, classes: int, dtype: np.dtype[Any], ig
     """One row for each label, with 1 at it, and zeros where it is ignored; other labels raise `ValueError`."""
     flat = labels.reshape(-1)
     found: NDArray[np.bool_] = flat == np.arange(classes)[:, None]
-    counted: int | np.signedinteger[Any] = flat.size
+    wanted: Any = flat.size
     if ignore is not None:
         counts = flat != ignore
         found &= counts
-        counted = np.count_nonzero(counts)
-    if unexpected(np.not_equal(np.count_nonzero(found), counted)):
+        wanted = counts.sum()
+    if unexpected(found.sum() != wanted):
         check_labels(kind, labels, classes, ignore)
     rows = np.empty((flat.size, classes), dtype)
     rows.T[...] = found

@@ -45,6 +45,7 @@ def weighted(factor: float, loss: Loss[Y, T]) -> Loss[Y, T]:
         vjp=bind(_weighted_vjp, f, loss.vjp),
         each=bind(_weighted_each, f, loss.each),
         sums=None if loss.sums is None else bind(_weighted_sums, f, loss.sums),
+        couples_batch=loss.couples_batch,
         config={"factor": factor, "loss": loss},
         build=weighted,
     )
@@ -93,6 +94,7 @@ def sum_of(*losses: Loss[Y, T]) -> Loss[Y, T]:
         vjp=bind(_sum_vjp, losses),
         each=bind(_sum_each, losses),
         sums=bind(_sum_sums, losses) if any(part.sums for part in losses) else None,
+        couples_batch=any(part.couples_batch for part in losses),
         config={"losses": losses},
         build=sum_of,
     )
@@ -135,6 +137,7 @@ def per_output(*losses: AnyLoss) -> Loss[tuple[Any, ...], tuple[Any, ...]]:
         vjp=bind(_outputs_vjp, losses),
         each=bind(_outputs_each, losses),
         sums=bind(_outputs_sums, losses) if any(part.sums for part in losses) else None,
+        couples_batch=any(part.couples_batch for part in losses),
         config={"losses": losses},
         build=per_output,
     )
@@ -191,6 +194,7 @@ def masked(loss: Loss[Array, T]) -> Loss[Array, tuple[T, NDArray[Any]]]:
         vjp=bind(_masked_vjp, loss.vjp),
         each=bind(_masked_each, loss.each),
         sums=bind(_masked_sums, loss.each),
+        couples_batch=loss.couples_batch,
         config={"loss": loss},
         build=masked,
     )
@@ -298,6 +302,7 @@ def evidence_bound(reconstruction: Loss[Y, T], *, beta: float = 1.0) -> Loss[tup
         forward=bind(_bound_forward, factor, reconstruction.forward),
         vjp=bind(_bound_vjp, factor, reconstruction.vjp),
         each=bind(_bound_each, factor, reconstruction.each),
+        couples_batch=reconstruction.couples_batch,
         config={"reconstruction": reconstruction, "beta": beta},
         build=evidence_bound,
     )

@@ -36,6 +36,7 @@ def loss(
     vjp: Callable[[C, Any], Y],
     *,
     mass: Callable[[Y, T], Array] | None = None,
+    couples_batch: bool = False,
     config: Mapping[str, Any] = EMPTY,
     build: Callable[..., Any] | None = None,
 ) -> Loss[Y, T]:
@@ -54,6 +55,7 @@ def loss(
         vjp=bind(_mean_vjp, vjp),
         each=bind(_each, forward),
         sums=None if mass is None else bind(_massive_sums, kind, forward, mass),
+        couples_batch=couples_batch,
         config=config,
         build=build,
     )

@@ -182,6 +182,7 @@ def info_nce(*, temperature: float = 0.1, symmetric: bool = False) -> Loss[tuple
         "info_nce",
         bind(info_nce_forward, float(temperature), symmetric),
         bind(info_nce_vjp, float(temperature)),
+        couples_batch=True,
         config={"temperature": temperature, "symmetric": symmetric},
         build=info_nce,
     )

@@ -1,7 +1,7 @@
-"""fnn as its users write it. `fnn` replays a compiled step, as `train` does; `fnn_plain` calls the same step as it stands.
+"""fnn as its users write it. `fnn` replays a compiled step, as `train` does; `fnn_plain` calls the same step as it is.
 
-Both leave several threads to the matrix products of NumPy's BLAS. `fnn_threads` splits batches over the threads instead,
-as `train(..., threads=n)` does, where `train` would.
+Both leave several threads to the matrix products of NumPy's BLAS. `fnn_threads` splits batches over the threads
+instead, as `train(..., threads=n)` does, where `train` would.
 """
 
 from __future__ import annotations
