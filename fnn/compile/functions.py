@@ -112,7 +112,6 @@ _COPIED = {
     np.searchsorted,
     np.digitize,
     np.interp,
-    np.count_nonzero,
     np.unravel_index,
     np.average,
     np.isclose,
@@ -205,6 +204,12 @@ def _put_along_axis(recorder: Recorder, args: tuple[Any, ...], keywords: dict[st
     recorder.write("put_along_axis", np.put_along_axis, args, args[0])
 
 
+def _count_nonzero(recorder: Recorder, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    if type(run(np.count_nonzero, *args, **keywords)) is int:  # NumPy before 2.4
+        return recorder.value("count_nonzero", np.count_nonzero, args, keywords)
+    return recorder.copied("count_nonzero", np.count_nonzero, args, keywords)
+
+
 def _where(recorder: Recorder, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     if len(args) != 3:
         raise NotRecordable("numpy.where with a condition alone: the size of the result depends on the contents")
@@ -252,6 +257,7 @@ _RULES: dict[Any, Rule] = {
     np.full_like: _full_like,
     np.put_along_axis: _put_along_axis,
     np.where: _where,
+    np.count_nonzero: _count_nonzero,
     np.repeat: _counted(np.repeat),
     np.nan_to_num: _unless("copy", False, np.nan_to_num),
     np.median: _unless("overwrite_input", True, np.median),
