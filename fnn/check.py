@@ -52,6 +52,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
 
 
+def call_hint(part: Any, arguments: str = "...") -> str:
+    """What to say where a function that makes a part was given in its place."""
+    return f"; call it: {part.__name__}({arguments})" if callable(part) and hasattr(part, "__name__") else ""
+
+
 def feature_shape(who: str, in_shape: Any) -> Shape:
     """The shape of one example if it has a feature axis at all."""
     if not isinstance(in_shape, tuple) or not in_shape or not all(isinstance(n, (int, np.integer)) for n in in_shape):

@@ -14,8 +14,9 @@ import attrs
 import numpy as np
 
 from fnn import tree
+from fnn.check import call_hint
 from fnn.random import Key
-from fnn.types import EMPTY, Array, NDArray, Params, Shape, ShapeError, State, bind
+from fnn.types import EMPTY, Array, NDArray, Params, ShapeError, State, bind
 
 X = TypeVar("X")
 Y = TypeVar("Y")
@@ -344,8 +345,7 @@ def value_and_grad(model: Layer[X, Y], loss: Loss[Y, T], penalty: Penalty | None
     """
     for name, part, kind in (("model", model, Layer), ("loss", loss, Loss)):
         if not isinstance(part, kind):
-            call = f"; call it: {part.__name__}(...)" if hasattr(part, "__name__") else ""
-            raise TypeError(f"value_and_grad: {name}: expected a {kind.__name__}, got {part!r}{call}")
+            raise TypeError(f"value_and_grad: {name}: expected a {kind.__name__}, got {part!r}{call_hint(part)}")
     f: ValueAndGrad[X, T] = bind(_value_and_grad, model.forward, params_vjp(model), loss.forward, loss.vjp)
     return f if penalty is None else bind(_penalised, f, penalty)
 

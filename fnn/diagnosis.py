@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fnn import tree
-from fnn.combinators import located, serial
+from fnn.combinators import serial
 from fnn.contract import Layer, Loss, Mode, Penalty, Train, value_and_grad
 from fnn.data import Data
 from fnn.history import TrainState

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from fnn.check import above_zero, number
 from fnn.random import Key
 from fnn.types import Array, Shape, bind
 
@@ -31,7 +32,7 @@ def ones(key: Key, shape: Shape) -> Array:
 
 def constant(value: float) -> Initializer:
     """All `value`."""
-    return bind(_constant, _finite("constant", "value", value))
+    return bind(_constant, number("constant", "value", value))
 
 
 def _constant(value: float, key: Key, shape: Shape) -> Array:
@@ -40,7 +41,7 @@ def _constant(value: float, key: Key, shape: Shape) -> Array:
 
 def normal(std: float = 0.01) -> Initializer:
     """Independent draws of mean 0 and standard deviation `std`."""
-    return bind(_normal, _positive("normal", "std", std))
+    return bind(_normal, above_zero("normal", "std", std))
 
 
 def _normal(std: float, key: Key, shape: Shape) -> Array:
@@ -49,7 +50,7 @@ def _normal(std: float, key: Key, shape: Shape) -> Array:
 
 def uniform(limit: float = 0.01) -> Initializer:
     """Independent draws from the interval `[-limit, limit)`."""
-    return bind(_uniform, _positive("uniform", "limit", limit))
+    return bind(_uniform, above_zero("uniform", "limit", limit))
 
 
 def _uniform(limit: float, key: Key, shape: Shape) -> Array:
@@ -58,7 +59,7 @@ def _uniform(limit: float, key: Key, shape: Shape) -> Array:
 
 def truncated_normal(std: float = 0.01) -> Initializer:
     """A normal distribution cut at two of its standard deviations and scaled, so that `std` is what the draws have."""
-    return bind(_truncated_normal, _positive("truncated_normal", "std", std))
+    return bind(_truncated_normal, above_zero("truncated_normal", "std", std))
 
 
 # The standard deviation of a standard normal variable known to lie in [-2, 2]: sqrt(1 - 4 phi(2) / erf(sqrt 2)).
@@ -81,7 +82,7 @@ def variance_scaling(scale: float, fan: Fan, distribution: Distribution) -> Init
         raise ValueError(
             f"variance_scaling: expected distribution 'normal', 'truncated_normal' or 'uniform', got {distribution!r}"
         )
-    return bind(_variance_scaling, _positive("variance_scaling", "scale", scale), fan, distribution)
+    return bind(_variance_scaling, above_zero("variance_scaling", "scale", scale), fan, distribution)
 
 
 def _variance_scaling(scale: float, fan: Fan, distribution: Distribution, key: Key, shape: Shape) -> Array:
@@ -132,7 +133,7 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     The weight is taken as a matrix `(in * prod(kernel), out)`. Saxe et al. 2014; uniform over the orthogonal group
     (Mezzadri 2007: the signs of the diagonal of R are divided out).
     """
-    return bind(_orthogonal, _positive("orthogonal", "gain", gain))
+    return bind(_orthogonal, above_zero("orthogonal", "gain", gain))
 
 
 def _orthogonal(gain: float, key: Key, shape: Shape) -> Array:
@@ -142,19 +143,3 @@ def _orthogonal(gain: float, key: Key, shape: Shape) -> Array:
     q, r = np.linalg.qr(key.generator().standard_normal((max(rows, columns), min(rows, columns))))
     q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
     return (gain * (q if rows >= columns else q.T)).reshape(shape).astype(np.float32)
-
-
-def _finite(who: str, name: str, value: float) -> float:
-    if not (_is_number(value) and math.isfinite(value)):
-        raise ValueError(f"{who}: expected a finite {name}, got {value!r}")
-    return float(value)
-
-
-def _positive(who: str, name: str, value: float) -> float:
-    if not (_is_number(value) and math.isfinite(value) and value > 0):
-        raise ValueError(f"{who}: expected a positive, finite {name}, got {value!r}")
-    return float(value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.floating, np.integer))

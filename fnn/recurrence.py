@@ -6,7 +6,7 @@ A cell is any layer `(x, carry) -> (y, carry)` of one step; with all steps at on
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, overload
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 

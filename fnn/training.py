@@ -16,15 +16,15 @@ import attrs
 import numpy as np
 
 from fnn import tree
-from fnn.check import positive
+from fnn.check import call_hint, positive
 from fnn.compile import compiled
-from fnn.contract import Layer, Loss, Penalty, Train, ValueAndGrad, evaluator, value_and_grad
+from fnn.contract import Layer, Loss, Penalty, ValueAndGrad, evaluator, value_and_grad
 from fnn.data import Data, check_numbers, count, weight_of
 from fnn.diagnosis import Parts, explain, first_bad
 from fnn.history import Best, Row, Run, TrainState, check_saving_run, load_run, save_run
 from fnn.losses.core import ratio, sums_of
 from fnn.metrics import Metric
-from fnn.optimizers import Context, GradientTransformation, Update, UpdateWith, apply_updates, learning_rate
+from fnn.optimizers import Context, GradientTransformation, UpdateWith, apply_updates, learning_rate
 from fnn.random import Key
 from fnn.recordable import live
 from fnn.types import EMPTY, Array, Params, State, bind
@@ -425,8 +425,7 @@ def _check_measures(who: str, model: Any, loss: Any, metrics: Any) -> list[str]:
 def _check_part(where: str, part: Any, expected: str, ok: bool) -> None:
     """Each part has its place; a function that makes a part, given instead of it, is the common mistake."""
     if not ok:
-        call = f"; call it: {part.__name__}(...)" if callable(part) and hasattr(part, "__name__") else ""
-        raise TypeError(f"{where}: expected {expected}, got {_kind(part)}{call}")
+        raise TypeError(f"{where}: expected {expected}, got {_kind(part)}{call_hint(part)}")
 
 
 def _check_batch(who: str, batch: Any) -> None:

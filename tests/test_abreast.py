@@ -9,7 +9,24 @@ from fnn import tree
 from fnn.combinators import serial
 from fnn.contract import Eval, Layer, Train
 from fnn.layers import abreast
-from fnn.layers.activation import Relu, Tanh
+from fnn.layers.activation import (
+    Elu,
+    Gelu,
+    GeluTanh,
+    HardSigmoid,
+    HardSwish,
+    HardTanh,
+    LeakyRelu,
+    Mish,
+    Relu,
+    Selu,
+    Sigmoid,
+    Silu,
+    Softplus,
+    Softsign,
+    Squareplus,
+    Tanh,
+)
 from fnn.layers.conv import Conv1D, Conv2D, ConvTranspose2D
 from fnn.layers.norm import BatchNorm, GroupNorm, InstanceNorm
 from fnn.layers.pool import AvgPool2D, MaxPool1D, MaxPool2D
@@ -37,9 +54,13 @@ def run(layer: Images, params: Params, state: State, x: Array, dy: Array, train:
     return [y, dx, *tree.leaves(grads), *tree.leaves(after)]
 
 
+ELEMENTWISE: list[Images] = [
+    *(Relu, LeakyRelu(), Elu(), Selu, Gelu, GeluTanh, Silu, Mish, HardSwish),
+    *(Sigmoid, Tanh, Softplus, Softsign, Squareplus(), HardSigmoid, HardTanh),
+]
+
 KEEP: list[tuple[Images, tuple[int, ...]]] = [
-    (Relu, (5, 8, 3)),
-    (Tanh, (5, 8, 3)),
+    *[(f, shape) for f in ELEMENTWISE for shape in ((5, 8, 3), (24, 24, 7))],
     (BatchNorm(), (5, 8, 3)),
     (BatchNorm(scale_init=None, bias_init=None), (5, 8, 3)),
     (BatchNorm(), (8, 3)),
@@ -78,6 +99,20 @@ def test_numbers_are_the_same_and_the_order_is_kept(layer: Images, in_shape: tup
             np.testing.assert_allclose(one, other, atol=1e-11)
         assert abreast.is_abreast(found[0]) or not abreast.is_abreast(some_x)
     assert abreast.is_abreast(found[1])
+
+
+@pytest.mark.parametrize("layer", ELEMENTWISE, ids=repr)
+def test_numbers_that_lie_in_any_way(layer: Images) -> None:
+    """Reversed, cut out, repeated: the same as for a copy."""
+    x = draw(60, 50, 30)
+    for part in (x[::-1], x[:, ::2], x.transpose(2, 0, 1)[:, 3:], np.broadcast_to(x[0], x.shape), x[::-1, :, ::-1]):
+        copy = np.ascontiguousarray(part)
+        for mode in (Train(Key(0)), Eval()):
+            y, _, cache = layer.forward({}, {}, part, mode)
+            again, _, known = layer.forward({}, {}, copy, mode)
+            np.testing.assert_array_equal(y, again)
+            np.testing.assert_array_equal(layer.vjp({}, cache, part)[1], layer.vjp({}, known, copy)[1])
+        np.testing.assert_array_equal(layer.apply({}, part), layer.apply({}, copy))
 
 
 def test_a_network_changes_the_order_once() -> None:

@@ -204,5 +204,5 @@ def test_rotary_refuses() -> None:
     with pytest.raises(TypeError, match="SinusoidalPosition: expected floating-point input"):
         SinusoidalPosition.apply({}, np.ones((5, 7, 4), np.int64))
     for base in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="Rotary: expected base to be a positive number"):
+        with pytest.raises(ValueError, match="Rotary: expected a finite base above 0"):
             Rotary(base=base)

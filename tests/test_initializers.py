@@ -120,15 +120,15 @@ def test_he_keeps_the_scale_of_activations_through_rectifiers() -> None:
 @pytest.mark.parametrize("name", ["normal", "uniform", "truncated_normal", "orthogonal"])
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "1", None])
 def test_bad_scales_are_refused(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"{name}: expected a positive, finite"):
+    with pytest.raises(ValueError, match=f"{name}: expected a finite"):
         getattr(initializers, name)(value)
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: initializers.constant(math.nan), "constant: expected a finite value"),
-        (lambda: initializers.variance_scaling(-1.0, "fan_in", "normal"), "variance_scaling: expected a positive"),
+        (lambda: initializers.constant(math.nan), "constant: expected value to be a finite number"),
+        (lambda: initializers.variance_scaling(-1.0, "fan_in", "normal"), "variance_scaling: expected a finite scale above 0"),
         (lambda: initializers.variance_scaling(1.0, WRONG, "normal"), "expected fan 'fan_in', 'fan_out' or 'fan_avg'"),
         (lambda: initializers.variance_scaling(1.0, "fan_in", WRONG), "expected distribution 'normal', 'trunc"),
         (lambda: initializers.he_normal()(Key(0), (5,)), r"a weight of shape \(..., in, out\), got shape \(5,\)"),

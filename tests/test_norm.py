@@ -283,7 +283,7 @@ def test_bad_hyper_parameters() -> None:
     builders: list[Any] = [LayerNorm, RMSNorm, InstanceNorm, BatchNorm, partial(GroupNorm, 2)]
     for build in builders:
         for eps in (0.0, -1.0, float("nan"), float("inf"), True, "1"):
-            with pytest.raises(ValueError, match="Norm: expected eps to be a positive number, got"):
+            with pytest.raises(ValueError, match="Norm: expected a finite eps above 0, got"):
                 build(eps=eps)
     with pytest.raises(ValueError, match=r"BatchNorm: expected decay in \[0, 1\), got 1.0"):
         BatchNorm(decay=1.0)

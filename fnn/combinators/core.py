@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
+from fnn.check import call_hint
 from fnn.contract import Layer, Mode, Train, inputs_vjp, layer, params_vjp, trainable
 from fnn.random import Key
 from fnn.types import EMPTY, Params, State, bind
@@ -49,8 +50,7 @@ def check_name(who: str, name: Any) -> None:
 def check_layer(who: str, child: Any, where: str = "") -> None:
     """Raises `TypeError` unless `child` is a layer; the hint is for `Dense` where `Dense(5)` was meant."""
     if not isinstance(child, Layer):
-        hint = f"; call it: {child.__name__}(...)" if callable(child) and hasattr(child, "__name__") else ""
-        raise TypeError(f"{who}: expected {'layers' if where else 'a layer'}, got {child!r}{where}{hint}")
+        raise TypeError(f"{who}: expected {'layers' if where else 'a layer'}, got {child!r}{where}{call_hint(child)}")
 
 
 def stem(child: AnyLayer) -> str:

@@ -19,7 +19,6 @@ from fnn.combinators.core import (
     out_shape,
     pull,
     pull_input,
-    pull_params,
     run,
     step_of,
     with_entries,

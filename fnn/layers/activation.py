@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fnn.contract import Layer, Mode, layer, no_params, same_shape
-from fnn.check import fraction
+from fnn.check import above_zero, fraction
 from fnn.layers.abreast import in_order
 from fnn.layers.erf import upper_tail
 from fnn.types import EMPTY, Array, Params, State, bind
@@ -110,7 +110,8 @@ def sigmoid_vjp(y: Array, dy: Array) -> Array:
 
 def _exp(x: Array, out: Array | None = None) -> Array:
     """`exp(min(x, 40))`."""
-    e = np.minimum(x, _ceiling(x.size, x.dtype).reshape(x.shape) if x.size <= BLOCK else 40, out=out)
+    ceiling: Any = _ceiling(x.size, x.dtype).reshape(x.shape) if x.size <= BLOCK else 40
+    e: Array = np.minimum(x, ceiling, out=np.empty_like(x) if out is None else out)
     return np.exp(e, out=e)
 
 
@@ -471,24 +472,29 @@ def in_blocks(f: Callable[[Array, Array, Array], None], x: Array) -> tuple[Array
 
     It is given pieces of large arrays, so that what it works on stays in the second-level cache.
     """
-    y, d = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    y, d = np.empty_like(x), np.empty_like(x)
     if x.size <= BLOCK:
         f(x, y, d)
         return y, d
-    x, all_y, all_d = x.reshape(-1), y.reshape(-1), d.reshape(-1)
+    x, all_y, all_d = _in_line(x, y), y.ravel("K"), d.ravel("K")
     for start in range(0, x.size, BLOCK):
         part = slice(start, start + BLOCK)
         f(x[part], all_y[part], all_d[part])
     return y, d
 
 
+def _in_line(x: Array, like: Array) -> Array:
+    """The numbers of x in the order in which those of another array lie in memory."""
+    return (x if x.strides == like.strides else x.copy("K")).ravel("K")
+
+
 def infer_in_blocks(f: Callable[[Array, Array], None], x: Array) -> Array:
     """The same for a function that fills y alone."""
-    y = np.empty(x.shape, x.dtype)
+    y = np.empty_like(x)
     if x.size <= BLOCK:
         f(x, y)
         return y
-    x, all_y = x.reshape(-1), y.reshape(-1)
+    x, all_y = _in_line(x, y), y.ravel("K")
     for start in range(0, x.size, BLOCK):
         f(x[start : start + BLOCK], all_y[start : start + BLOCK])
     return y
@@ -526,17 +532,11 @@ def LeakyRelu(slope: float = 0.01) -> Layer[Array, Array]:
 
 def Elu(alpha: float = 1.0) -> Layer[Array, Array]:
     """`x` where x > 0, else `alpha (exp(x) - 1)` (Clevert, Unterthiner and Hochreiter, arXiv:1511.07289)."""
-    alpha = _positive("Elu", "alpha", alpha)
+    alpha = above_zero("Elu", "alpha", alpha)
     return activation("Elu", bind(elu, alpha, 1.0), bind(elu_vjp, alpha, 1.0), config={"alpha": alpha}, build=Elu)
 
 
 def Squareplus(b: float = 4.0) -> Layer[Array, Array]:
     """`(x + sqrt(x**2 + b)) / 2`: softplus without transcendental functions; `sqrt(b) / 2` at 0."""
-    b = _positive("Squareplus", "b", b)
+    b = above_zero("Squareplus", "b", b)
     return activation("Squareplus", bind(squareplus, b), bind(squareplus_vjp, b), config={"b": b}, build=Squareplus)
-
-
-def _positive(who: str, name: str, value: float) -> float:
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
-        raise ValueError(f"{who}: expected {name} to be a positive number, got {value!r}")
-    return float(value)

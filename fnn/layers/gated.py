@@ -11,7 +11,7 @@ import numpy as np
 
 from fnn.contract import EVAL, Layer, Mode, layer, no_params, stateless
 from fnn.layers.activation import OBJECT, Sigmoid, float_error
-from fnn.check import feature_shape, input_error, positive
+from fnn.check import call_hint, feature_shape, input_error, positive
 from fnn.layers.dense import rows
 from fnn.random import Key
 from fnn.types import EMPTY, Array, NDArray, Params, Shape, ShapeError, State, bind, ones
@@ -110,8 +110,7 @@ def Glu(gate: Layer[Array, Array] = Sigmoid) -> Layer[Array, Array]:
     arXiv:1612.08083; Shazeer, "GLU variants improve transformer", arXiv:2002.05202.
     """
     if not isinstance(gate, Layer):
-        hint = f"; call it: {gate.__name__}()" if callable(gate) and hasattr(gate, "__name__") else ""
-        raise TypeError(f"Glu: expected an activation, got {gate!r}{hint}")
+        raise TypeError(f"Glu: expected an activation, got {gate!r}{call_hint(gate, '')}")
     if gate.draws or gate.children or gate.init(Key(0), (6,)) or gate.out_shape((6,)) != (6,):
         raise ValueError(f"Glu: expected an elementwise activation without parameters, got {gate!r}")
     return layer(

@@ -23,7 +23,7 @@ import numpy as np
 from fnn import initializers, tree
 from fnn.contract import Layer, Mode, Train, layer, stateless
 from fnn.initializers import Initializer
-from fnn.check import feature_shape, fraction, input_error, positive
+from fnn.check import above_zero, feature_shape, fraction, input_error, positive
 from fnn.layers.abreast import channel_rows, from_rows, is_abreast
 from fnn.random import Key
 from fnn.types import Array, Params, Shape, ShapeError, State, bind, ones
@@ -92,7 +92,7 @@ def LayerNorm(
     Ba, Kiros & Hinton 2016, eq. 4.
     """
     positive("LayerNorm", "axes", axes)
-    _positive_number("LayerNorm", "eps", eps)
+    above_zero("LayerNorm", "eps", eps)
     return stateless(
         "LayerNorm",
         bind(_init_layer_norm, axes, scale_init, bias_init),
@@ -158,7 +158,7 @@ def RMSNorm(
     Zhang & Sennrich 2019, eq. 4.
     """
     positive("RMSNorm", "axes", axes)
-    _positive_number("RMSNorm", "eps", eps)
+    above_zero("RMSNorm", "eps", eps)
     return stateless(
         "RMSNorm",
         bind(_init_rms_norm, axes, scale_init),
@@ -406,7 +406,7 @@ def GroupNorm(
     `bias` (channels,); `None` instead of an initializer leaves one out. Wu & He 2018, eq. 7.
     """
     positive("GroupNorm", "groups", groups)
-    _positive_number("GroupNorm", "eps", eps)
+    above_zero("GroupNorm", "eps", eps)
     return stateless(
         "GroupNorm",
         bind(_init_groups, groups, scale_init, bias_init),
@@ -429,7 +429,7 @@ def InstanceNorm(
     Parameters: `scale` and `bias` (channels,); `None` instead of an initializer leaves one out. No running statistics:
     evaluation computes what training does. Ulyanov, Vedaldi & Lempitsky 2016.
     """
-    _positive_number("InstanceNorm", "eps", eps)
+    above_zero("InstanceNorm", "eps", eps)
     return stateless(
         "InstanceNorm",
         bind(_init_groups, None, scale_init, bias_init),
@@ -532,7 +532,7 @@ def BatchNorm(
     Ioffe & Szegedy 2015, algorithms 1 and 2.
     """
     fraction("BatchNorm", "decay", decay)
-    _positive_number("BatchNorm", "eps", eps)
+    above_zero("BatchNorm", "eps", eps)
     return layer(
         "BatchNorm",
         bind(_init_batch, scale_init, bias_init),
@@ -587,11 +587,6 @@ def _one_number(who: str, in_shape: Shape) -> ShapeError:
         f"{who}: expected more than one number to take each mean over (the output is the bias otherwise), "
         f"got an example {in_shape}"
     )
-
-
-def _positive_number(who: str, name: str, value: float) -> None:
-    if isinstance(value, bool) or not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
-        raise ValueError(f"{who}: expected {name} to be a positive number, got {value!r}")
 
 
 def _check_input(who: str, rank: int, params: Params, x: Any) -> None:

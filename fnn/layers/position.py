@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from fnn.contract import Layer, no_params, stateless
 from fnn.initializers import Initializer, normal
-from fnn.check import feature_shape, input_error, positive
+from fnn.check import above_zero, feature_shape, input_error, positive
 from fnn.random import Key
 from fnn.types import EMPTY, Array, Ints, NDArray, Params, Shape, ShapeError, bind, ones
 
@@ -157,13 +156,12 @@ def rotary_vjp(base: float, params: Params, cache: None, dy: Array) -> tuple[Par
 
 def Rotary(*, base: float = 10000.0) -> Layer[Array, Array]:
     """Rotary position encoding of `(batch, time, features)`; the number of features must be even. See `rotate`."""
-    if not (isinstance(base, (int, float)) and math.isfinite(base) and base > 0):
-        raise ValueError(f"Rotary: expected base to be a positive number, got {base!r}")
+    base = above_zero("Rotary", "base", base)
     return stateless(
         "Rotary",
         no_params,
-        bind(rotary_forward, float(base)),
-        bind(rotary_vjp, float(base)),
+        bind(rotary_forward, base),
+        bind(rotary_vjp, base),
         out_shape=bind(_sequence_out_shape, "Rotary"),
         config={"base": base},
         build=Rotary,

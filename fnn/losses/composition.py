@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from fnn import tree
-from fnn.check import not_negative, number
+from fnn.check import call_hint, not_negative, number
 from fnn.contract import Loss
 from fnn.losses import core
 from fnn.losses.core import example_means, example_weights, no_target, spread, sums_of, weighted_sums
@@ -28,8 +28,7 @@ def check_losses(who: str, losses: tuple[Any, ...]) -> None:
         raise ValueError(f"{who}: expected at least one loss")
     for part in losses:
         if not isinstance(part, Loss):
-            hint = f"; call it: {part.__name__}(...)" if callable(part) and hasattr(part, "__name__") else ""
-            raise TypeError(f"{who}: expected losses, got {part!r}{hint}")
+            raise TypeError(f"{who}: expected losses, got {part!r}{call_hint(part)}")
 
 
 # --- a factor: value = f L -------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ Training goes on at other parameters than those to evaluate with: `averaged_para
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -20,7 +20,6 @@ from fnn.optimizers.rules import (
     elementwise,
     leaf_norm,
     leafwise,
-    rule_optimizer,
     zeros,
 )
 from fnn.schedules import Schedule, as_schedule, rate_at

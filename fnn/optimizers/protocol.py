@@ -18,7 +18,7 @@ import numpy as np
 
 from fnn import tree
 from fnn.contract import code
-from fnn.types import EMPTY, Array, Params, bind
+from fnn.types import EMPTY, Params, bind
 
 Init: TypeAlias = Callable[[Params], Any]
 Update: TypeAlias = Callable[[Params, Any, Params], tuple[Params, Any]]
