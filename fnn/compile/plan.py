@@ -80,46 +80,61 @@ class Plan:
         for i in pairs:
             wholes[i].storage.kind = "carried"  # read in slots, where results lie as these arguments do
 
-        kept = [out.view.storage for out in outs]
         wanted = [leaf for leaf in found if isinstance(leaf, Variable)]
-        calls = without_dead(with_plain_guards(recorder.calls), kept, wanted)
-        calls = with_whole_operands(with_cheap_calls(calls))
-        loose_arguments = {i: view for i, view in wholes.items() if i not in pairs}
-        calls, moved = with_copied_arguments(calls, loose_arguments, [out.view for out in outs])
+        calls = without_dead(with_plain_guards(recorder.calls), [out.view.storage for out in outs], wanted)
+        calls = self._shorter(calls, outs, pairs, wholes, turned)
+        self.calls = with_numbers_first(calls, {*range(sum(isinstance(leaf, ValueLeaf) for leaf in leaves))})
+        self.source = Source(self._laid_out(outs, pairs, wholes, pools), wholes, recorder.values)
+        for i, call in enumerate(self.calls):
+            self.source.call(i, call)
+        self._finish(leaves, form, found, outs)
+        for view in (*wholes.values(), *(view for call in self.calls for view in (*call.reads(), *call.outs))):
+            if view.storage.kind != "constant":
+                view.storage.array = None
+
+    def _shorter(
+        self, calls: list[Call], outs: list[Out], pairs: dict[int, Out], wholes: dict[int, View], turned: set[int]
+    ) -> list[Call]:
+        """The calls, cheaper and fewer, with what they make moved together."""
+        loose = {i: view for i, view in wholes.items() if i not in pairs}
+        calls, moved = with_copied_arguments(
+            with_whole_operands(with_cheap_calls(calls)), loose, [out.view for out in outs]
+        )
         if any(wholes[i].storage.kind == "argument" and id(wholes[i].storage) in moved for i in turned):
             raise NotRecordable("a product of an argument and the transpose of another, which may be the same array")
         self._move(outs, moved)
         calls, moved = placed(calls, {id(out.view.storage) for out in outs})
         self._move(outs, moved)
-        pairs_of = {id(wholes[i].storage): _as_carried(out.view, wholes[i]) for i, out in pairs.items()}
-        loose = {id(out.view.storage) for out in outs if out not in pairs.values()}
-        packs = Packs(levelled(calls), pairs_of, loose)
+        beside = {id(wholes[i].storage): _as_carried(out.view, wholes[i]) for i, out in pairs.items()}
+        packs = Packs(levelled(calls), beside, {id(out.view.storage) for out in outs if out not in pairs.values()})
         calls = packs.run()
         self._move(outs, packs.moved)
-        values = sum(isinstance(leaf, ValueLeaf) for leaf in leaves)
-        self.calls = calls = with_numbers_first(calls, {*range(values)})
+        return calls
 
-        order = list(pairs.items())
+    def _laid_out(
+        self, outs: list[Out], pairs: dict[int, Out], wholes: dict[int, View], pools: dict[Any, Pool]
+    ) -> Callable[[View], tuple[str, int]]:
+        """Where every view lies: in a slot that is read or written, an argument, or the arena, and at what offset."""
         places: dict[int, int] = {}
         size = 0
-        for _, out in order:
+        for out in pairs.values():
             if id(out.view.storage) not in places:
                 places[id(out.view.storage)] = size
                 size += aligned(out.view.storage.nbytes)
-        self.carried = [i for i, _ in order]
-        for k, (_, out) in enumerate(order):
+        self.carried = [*pairs]
+        for k, out in enumerate(pairs.values()):
             out.leaf = k
         layout = Layout(
-            [(out.view, places[id(out.view.storage)] + out.view.offset) for _, out in order],
-            [out.writeable for _, out in order],
+            [(out.view, places[id(out.view.storage)] + out.view.offset) for out in pairs.values()],
+            [out.writeable for out in pairs.values()],
             size,
         )
-        self.pool = pools.setdefault(layout.key, Pool(layout)) if order else None
+        self.pool = pools.setdefault(layout.key, Pool(layout)) if pairs else None
         inside = {
             id(wholes[i].storage): places[id(out.view.storage)] + _as_carried(out.view, wholes[i]).offset
-            for i, out in order
+            for i, out in pairs.items()
         }
-        offsets, self.arena = allocate(calls, set(places), {id(out.view.storage) for out in outs})
+        offsets, self.arena = allocate(self.calls, set(places), {id(out.view.storage) for out in outs})
 
         def place(view: View) -> tuple[str, int]:
             name = id(view.storage)
@@ -131,13 +146,7 @@ class Plan:
                 return "argument", view.offset
             return "arena", offsets.get(name, 0) + view.offset
 
-        self.source = Source(place, wholes, recorder.values)
-        for i, call in enumerate(calls):
-            self.source.call(i, call)
-        self._finish(leaves, form, found, outs)
-        for view in (*wholes.values(), *(view for call in calls for view in (*call.reads(), *call.outs))):
-            if view.storage.kind != "constant":
-                view.storage.array = None
+        return place
 
     @staticmethod
     def _move(outs: list[Out], moved: Moved) -> None:
