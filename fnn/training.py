@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from os import PathLike
 from typing import Any, TypeAlias, TypeVar
@@ -269,12 +270,12 @@ def _step_for(
     threads: int,
 ) -> Iterator[tuple[Step[Batch[X, T]], Parts | None]]:
     """The step to train with, on as many threads as it can use, and how it divides batches, if it does."""
-    if callable(compile):
-        step = compile
-    else:
-        step = make_step(model, loss, opt, penalty=penalty)
+    step: Step[Batch[X, T]] = make_step(model, loss, opt, penalty=penalty)
     if compile is True:
         step = compiled(step, report=bind(_say, "steps are not compiled"), after=1)
+    elif callable(compile):
+        _check_step(compile, step)
+        step = compile
     if threads == 1:
         yield step, None
         return
@@ -426,6 +427,20 @@ def _check_part(where: str, part: Any, expected: str, ok: bool) -> None:
     """Each part has its place; a function that makes a part, given instead of it, is the common mistake."""
     if not ok:
         raise TypeError(f"{where}: expected {expected}, got {_kind(part)}{call_hint(part)}")
+
+
+def _check_step(given: Any, own: Any) -> None:
+    """Raises where a step that `make_step` has made is one of other parts: it would train something else."""
+    given = getattr(given, "function", given)
+    if isinstance(given, partial) and given.func is own.func and not _is_same(given, own):
+        raise ValueError("train: compile: got a step of another model, loss, optimizer or penalty than train itself")
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    """Whether two functions are the same, with the same first arguments."""
+    if isinstance(a, partial) and isinstance(b, partial):
+        return len(a.args) == len(b.args) and all(map(_is_same, (a.func, *a.args), (b.func, *b.args)))
+    return a is b or callable(a) and bool(a == b)
 
 
 def _check_batch(who: str, batch: Any) -> None:

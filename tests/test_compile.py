@@ -185,7 +185,7 @@ def test_every_example(
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             result = super().__call__(*args, **kwargs)
             if next(self.steps, None) is not None:
-                kept.append((self._f(*args, **kwargs), result))
+                kept.append((self.function(*args, **kwargs), result))
             return result
 
     def checked(step: Any, **options: Any) -> Any:
@@ -551,6 +551,15 @@ def test_trainings_share_a_compiled_step() -> None:
     assert_same(tree.read_only(kept), first.params)
     check_replayed(step)
     assert len(step.plans) == 1
+    for other in (
+        make_step(net, mse, adam(0.01)),
+        make_step(net, fnn.mae, opt),
+        make_step(net, mse, opt, penalty=fnn.l2(0.1)),
+    ):
+        for given in (other, compiled(other)):
+            with pytest.raises(ValueError, match="compile: got a step of another"):
+                trained(2, given)
+    assert_same(trained(2, make_step(net, mse, opt)).params, trained(2, False).params)
 
 
 def test_a_training_sees_what_has_changed_since_the_one_before() -> None:

@@ -35,7 +35,7 @@ class Compiled(Generic[P, R]):
     """What `compiled` gives: a function with the arguments and the results of `f`, and what it knows of its plans."""
 
     def __init__(self, f: Callable[P, R], report: Callable[[str], None] | None = None, after: int = 0) -> None:
-        self._f: Callable[..., R] = f
+        self.function: Callable[..., R] = f
         self._report = report
         self._after = after
         self._seen: dict[Any, int] = {}
@@ -63,7 +63,7 @@ class Compiled(Generic[P, R]):
 
     def __reduce__(self) -> Any:
         """Pickled and copied, it has the function and makes its plans anew."""
-        return Compiled, (self._f, self._report, self._after)
+        return Compiled, (self.function, self._report, self._after)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -97,7 +97,7 @@ class Compiled(Generic[P, R]):
 
     def _as_it_is(self, args: Any, ended: str) -> R:
         """Runs the function itself, where a replay ended early: it says better what is wrong, if it is."""
-        result = self._f(*args)
+        result = self.function(*args)
         self._note(ended)
         return result
 
@@ -107,8 +107,8 @@ class Compiled(Generic[P, R]):
         if names not in self._named:
             if len(self._named) >= PLANS:
                 self._note(f"more than {PLANS} sets of named arguments")
-                return self._f(*args, **kwargs)
-            self._named[names] = Compiled(_Named(self._f, names), self._report, self._after)
+                return self.function(*args, **kwargs)
+            self._named[names] = Compiled(_Named(self.function, names), self._report, self._after)
         return self._named[names](*args, *kwargs.values())
 
     def _note(self, reason: str) -> None:
@@ -120,7 +120,7 @@ class Compiled(Generic[P, R]):
     def _other(self, args: Any) -> R:
         """Arguments of another form than those before, or for which a branch on a number goes another way."""
         if current() is not None:
-            return self._f(*args)  # a part of what is recorded
+            return self.function(*args)  # a part of what is recorded
         for plan in [plan for ways in [*self._plans.values()] for plan in ways]:
             ended = ""
             try:
@@ -141,8 +141,8 @@ class Compiled(Generic[P, R]):
             signatures = tuple([flatten(arg, leaves, seen) for arg in args])
         except NotRecordable as reason:
             self._note(str(reason))
-            return self._f(*args)
-        return self._recorded(signatures, leaves, args) if self._is_wanted(signatures) else self._f(*args)
+            return self.function(*args)
+        return self._recorded(signatures, leaves, args) if self._is_wanted(signatures) else self.function(*args)
 
     def _is_wanted(self, signatures: tuple[Any, ...]) -> bool:
         """Whether a plan is to be made for arguments of these signatures; says why not, where that lasts."""
@@ -165,9 +165,9 @@ class Compiled(Generic[P, R]):
         known = len(self._plans.get(signatures, ()))
         with self._lock:
             if len(self._plans.get(signatures, ())) > known:
-                return self._f(*args)  # another thread has just recorded it
+                return self.function(*args)  # another thread has just recorded it
             try:
-                plan, result = record(self._f, signatures, leaves, self._pools)
+                plan, result = record(self.function, signatures, leaves, self._pools)
             except Exception as error:
                 reason = reason_of(error)
             else:
@@ -175,7 +175,7 @@ class Compiled(Generic[P, R]):
                 self._recent = plan.entry
                 given: R = result
                 return given
-        found = self._f(*args)  # raises, if the function itself does
+        found = self.function(*args)  # raises, if the function itself does
         self._plans.setdefault(signatures, [])
         self._refused.add(signatures)
         self._note(reason)
