@@ -95,8 +95,11 @@ def load(path: Path, like: T) -> T:
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of a checkpoint by its path, to look at or to load in part (Python numbers and keys are left out).
 
-    pretrained = load_arrays("run.npz")
-    params = fnn.tree.map_with_path(lambda at, leaf: pretrained.get("params/" + at, leaf), params)
+    In a checkpoint of `train` the final parameters are `train_state/params/...`, the best ones `best/params/...`; what
+    `save(path, params)` wrote has no prefix. All of them, and none that is not there:
+
+        saved = load_arrays("run.npz")
+        params = fnn.tree.map_with_path(lambda at, leaf: saved["best/params/" + at], params)
     """
     with _opened(path) as (archive, index):
         return _arrays(path, archive, index)

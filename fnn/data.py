@@ -121,6 +121,8 @@ def count(arrays: Any, who: str) -> int:
     """The common length of the first axes; `ValueError` where there is none, `TypeError` for what is no array."""
     lengths: dict[str, Shape] = {}
     for path, a in tree.items(arrays):
+        if isinstance(a, np.ma.MaskedArray):
+            raise TypeError(f"{who}: {_place(path)}: a masked array; fill it, and give its mask to a loss as weights")
         if not isinstance(a, np.ndarray):
             raise TypeError(f"{who}: {_place(path)}: expected a NumPy array, got {type(a).__name__}; use np.asarray")
         lengths[_place(path)] = a.shape[:1]

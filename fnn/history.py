@@ -66,6 +66,8 @@ class Run:
     """The value that the best evaluation had; negated where higher is better."""
     monitor: str = "loss"
     """What it is the value of."""
+    per_epoch: int = 0
+    """Steps in an epoch."""
     loss: float = 0.0
     """The weighted sum of the training losses since the last row."""
     weight: float = 0.0
@@ -77,12 +79,13 @@ class Run:
         """The run after one step more, with the mean loss and the weight of its batch."""
         total = self.loss + loss * weight
         weight += self.weight
-        return Run(train_state, self.best, self.score, self.monitor, total, weight, self.seconds, self.history)
+        told = self.score, self.monitor, self.per_epoch
+        return Run(train_state, self.best, *told, total, weight, self.seconds, self.history)
 
 
 def save_run(path: str | PathLike[str], run: Run) -> None:
     """Writes the run to a checkpoint: its train states as arrays, the rest as metadata."""
-    told = {name: getattr(run, name) for name in ("score", "monitor", "loss", "weight", "seconds")}
+    told = {name: getattr(run, name) for name in ("score", "monitor", "per_epoch", "loss", "weight", "seconds")}
     columns = {field.name: [getattr(row, field.name) for row in run.history] for field in attrs.fields(Row)}
     save(path, _kept(run), metadata={"run": {**told, "history": columns}})
 

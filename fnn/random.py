@@ -8,6 +8,7 @@ True
 from __future__ import annotations
 
 import operator
+from types import ModuleType
 from typing import TYPE_CHECKING, SupportsIndex
 
 import attrs
@@ -70,3 +71,15 @@ def _encode(part: int | str) -> list[int]:
         kind, content = 1 if part >= 0 else 2, abs(part).to_bytes((part.bit_length() + 7) // 8, "little")
     words = [int.from_bytes(content[i : i + 4], "little") for i in range(0, len(content), 4)]
     return [kind, len(content), *words]
+
+
+def generator_modules() -> list[ModuleType]:
+    """The modules in which NumPy's generators are written, in C; a recorder has to spare them."""
+    import sys
+
+    import numpy as np
+    from numpy.random import Generator
+
+    home = Generator.__module__.rpartition(".")[0] + "."
+    found = [module for name, module in [*sys.modules.items()] if name.startswith(home)]
+    return [module for module in found if getattr(module, "np", None) is np]

@@ -74,6 +74,8 @@ def _step(
         return f(params, before.state, x, target, mode, weight)
 
     loss, grads, state = at(before.params)
+    if not tree.leaves(grads):  # nothing is trained; running statistics move all the same
+        return TrainState(before.step + 1, before.params, state, before.opt_state, before.key), {"loss": loss}
     context = []
     if contextual:
         examples = float(len(tree.leaves(x)[0])) if weight is None else live(float, weight.sum())
@@ -197,15 +199,17 @@ def train(
         work in large calls; where it has not, or layers look at the whole batch, it stays on one thread, and the
         logger says so. Results differ in rounding from those of another number of threads, but never from run to run.
 
-    Raises `NonFiniteError` when the loss or the parameters stop being finite: it says where that began, and holds the
-    last good state; no checkpoint is written of bad ones.
+    Interrupted from the keyboard, the `KeyboardInterrupt` holds the `train_state` so far. Raises `NonFiniteError` when
+    the loss or the parameters stop being finite: it says where that began, and holds the last good state; no checkpoint
+    is written of bad ones.
     """
     _check_parts(data, opt, model, loss, penalty, metrics, monitor, key)
     per_epoch = data.steps_per_epoch
     total = _total(per_epoch, epochs, steps)
     row_every = None if every is None else positive("train", "every", every)
     save_every = per_epoch if checkpoint_every is None else positive("train", "checkpoint_every", checkpoint_every)
-    run = _start(params, state, key, data, opt, model, resume)
+    _check_use(evaluation, metrics, monitor, checkpoint, checkpoint_every, report, compile)
+    run = attrs.evolve(_start(params, state, key, data, opt, model, resume), per_epoch=per_epoch)
     if evaluation is not None:
         _try_evaluation(model, run.train_state, evaluation, loss, metrics)
     if checkpoint is not None:
@@ -221,7 +225,8 @@ def train(
             evaluated = evaluate(model, now.params, evaluation, loss=loss, metrics=metrics, state=now.state)
         run = _with_row(run, now.step / per_epoch, clock() - began, evaluated, monitor, metrics)
         if report:
-            report(run.history[-1])
+            if callable(report(run.history[-1])):  # a function that makes what reports
+                raise TypeError(f"train: report: expected a function of a row{call_hint(report, '')}")
         return run
 
     def checked(run: Run) -> Run:
@@ -247,7 +252,10 @@ def train(
                 if checkpoint is not None and (after.step % save_every == 0 or after.step == total):
                     save_run(checkpoint, checked(run))
         except KeyboardInterrupt as interrupt:
-            if checkpoint is not None:
+            vars(interrupt)["train_state"] = run.train_state
+            if checkpoint is None:
+                interrupt.add_note("train(..., resume=interrupt.train_state) goes on from this exception's train_state")
+            else:
                 save_run(checkpoint, checked(run))
                 how = f"train(..., resume={str(checkpoint)!r}) goes on from there"
                 interrupt.add_note(f"saved step {run.train_state.step} to {checkpoint}; {how}")
@@ -315,7 +323,7 @@ def _with_row(
     score = evaluated[monitor]
     if any(metric.kind == monitor and metric.higher_is_better for metric in metrics):
         score = -score
-    if score < run.score or run.monitor != monitor:
+    if score < run.score or (run.monitor != monitor and not math.isnan(score)):
         # copies, since the arrays of a compiled step share their memory with the moments
         best = Best(*tree.read_only(tree.map(np.copy, (now.params, now.state))))
         run = attrs.evolve(run, best=best, score=score, monitor=monitor)
@@ -346,7 +354,13 @@ def _start(
     if resume is None:
         return Run(fresh, Best(params, state))
     if isinstance(resume, (str, PathLike)):
-        return load_run(resume, fresh)
+        run, per_epoch = load_run(resume, fresh), data.steps_per_epoch
+        if run.per_epoch != per_epoch:
+            raise ValueError(
+                f"train: resume: {resume} was made with {run.per_epoch} steps an epoch, this data has {per_epoch}; to go "
+                "on with other batches all the same, resume from a train_state: its step is then counted in these"
+            )
+        return run
     if not isinstance(resume, TrainState):
         hint = "; use its train_state" if isinstance(resume, Result) else ""
         raise TypeError(f"train: resume: expected a path or a TrainState, got {_kind(resume)}{hint}")
@@ -406,6 +420,26 @@ def _check_parts(
     names = _check_measures("train", model, loss, metrics)
     if monitor not in names:
         raise ValueError(f"train: monitor: expected one of {', '.join(names)}, got {monitor!r}")
+
+
+def _check_use(
+    evaluation: Any,
+    metrics: Sequence[Any],
+    monitor: str,
+    checkpoint: Any,
+    checkpoint_every: Any,
+    report: Any,
+    compile: Any,
+) -> None:
+    """Raises for arguments that would do nothing."""
+    if evaluation is None and (metrics or monitor != "loss"):
+        raise ValueError("train: metrics and monitor look at evaluation data; expected evaluation=(x, target), too")
+    if checkpoint is None and checkpoint_every is not None:
+        raise ValueError("train: checkpoint_every: expected a file to save to, too: checkpoint=...")
+    if report is not None and not callable(report):
+        raise TypeError(f"train: report: expected a function of a row, such as progress(), got {report!r}")
+    if not isinstance(compile, bool) and not callable(compile):
+        raise TypeError(f"train: compile: expected True, False or a compiled step, got {compile!r}")
 
 
 def _check_measures(who: str, model: Any, loss: Any, metrics: Any) -> list[str]:

@@ -40,6 +40,7 @@ from fnn.contract import EVAL, Layer, Mode, Train, inputs_vjp, params_vjp, train
 from fnn.data import batches
 from fnn.layers.activation import Relu, Tanh
 from fnn.layers.dense import Dense
+from fnn.layers.norm import BatchNorm
 from fnn.losses import mse
 from fnn.optimizers import Optimizer, adam, adamw, sgd
 from fnn.random import Key
@@ -675,3 +676,36 @@ def test_caches_of_remat_survive_pickling() -> None:
     params, x = net.init(Key(0), (3,)), draw(5, 3)
     y, _, cache = net.forward(params, {}, x, Train(Key(3)))
     assert same(net.vjp(params, pickle.loads(pickle.dumps(cache)), y), net.vjp(params, cache, y))
+
+
+def test_the_derivatives_of_a_tuple_that_is_used_twice_are_added() -> None:
+    """They were put one behind the other, and the second use was lost."""
+    halves = parallel(Dense(2), Dense(2))
+    both = parallel(fan_in_mul, fan_in_sum)
+    nodes: Any = {"xx": ("x", fan_out(2)), "h": ("xx", halves), "a": ("h", fan_in_mul), "b": ("h", fan_in_sum)}
+    graph = dag(inputs="x", **nodes, y=(("a", "b"), fan_in_sum), output="y")
+    nets: list[Layer[Any, Any]] = [
+        graph,
+        serial(*[fan_out(2), halves, fan_out(2), both, fan_in_sum]),
+        serial(*[fan_out(2), halves, fan_out(3), parallel(fan_in_mul, fan_in_sum, fan_in_mul), fan_in_sum]),
+    ]
+    for net in nets:
+        check_layer(net, (3,))
+
+
+def test_a_spectral_norm_keeps_the_dtype_of_its_state() -> None:
+    net = SpectralNorm(Dense(4))
+    state = net.init_state((3,))
+    params = tree.cast(net.init(Key(0), (3,)), np.float64)
+    _, after, _ = net.forward(params, state, np.ones((2, 3)), Train(Key(0)))
+    assert [a.dtype for a in tree.leaves(after)] == [a.dtype for a in tree.leaves(state)]
+    assert not tree.allclose(state, after)
+
+
+def test_running_statistics_move_where_nothing_is_trained() -> None:
+    net = serial(frozen(Dense(4)), BatchNorm(scale_init=None, bias_init=None), frozen(Dense(2)))
+    x = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
+    params = net.init(Key(0), (3,))
+    result = train(params, batches((x, x[:, :2]), 5), adam(0.1), model=net, loss=mse, epochs=2)
+    assert tree.allclose(result.params, params, rtol=0, atol=0)
+    assert not tree.allclose(result.state, net.init_state((3,))) and result.train_state.step == 8

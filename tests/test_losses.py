@@ -568,3 +568,12 @@ def test_a_part_in_the_wrong_place_is_named() -> None:
         train(params, data, sgd(0.1), model=NET, loss=mse, penalty=l2, epochs=1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"loss: expected a loss such as mse.*call it: huber\(...\)"):
         train(params, data, sgd(0.1), model=NET, loss=huber, epochs=1)  # type: ignore[arg-type]
+
+
+def test_a_class_that_is_ruled_out_costs_nothing_where_it_is_not_the_label() -> None:
+    logits = np.array([[1.0, 2.0, -np.inf]], np.float32)
+    value, cache = softmax_cross_entropy().forward(logits, np.array([1]), None)
+    assert value == pytest.approx(math.log1p(math.exp(-1)), rel=1e-6)
+    np.testing.assert_allclose(softmax_cross_entropy().vjp(cache)[0, 2], 0)
+    logs = np.log(np.array([[0.25, 0.75, 1.0]], np.float32)) + np.array([0, 0, -np.inf], np.float32)
+    assert nll().forward(logs, np.array([1]), None)[0] == pytest.approx(-math.log(0.75), rel=1e-6)

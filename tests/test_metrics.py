@@ -365,3 +365,10 @@ def test_refused(error: type[Exception], message: str, call: Callable[[], Any]) 
 def test_metrics_are_values() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         accuracy.kind = "other"  # type: ignore[misc]
+
+
+def test_an_output_that_is_no_number_is_no_hit() -> None:
+    output, labels = np.full((4, 10), np.nan), np.array([3, 4, 5, 6])
+    for k in (1, 5):
+        metric = top_k(k)
+        assert metric.compute(metric.update(metric.init(), output, labels, None)) == 0

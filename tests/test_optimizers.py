@@ -901,3 +901,48 @@ def test_the_rate_is_in_the_state() -> None:
         for wanted in (1.0, 0.75, 0.5):
             _, state = opt.update(W, state, P)
             assert fo.learning_rate(state) == wanted
+
+
+def test_a_gradient_at_other_parameters_that_is_not_finite_is_skipped() -> None:
+    opt = fo.skip_nonfinite(fo.sam(fo.sgd(0.1)))
+    params = {"w": np.ones(1)}
+    assert opt.update_with is not None
+    context = Context(1.0, 1.0, lambda at: {"w": np.array([np.nan])})
+    updates, state = opt.update_with({"w": np.ones(1)}, opt.init(params), params, context)
+    assert state.skipped == 1 and np.isfinite(apply_updates(params, updates)["w"]).all()
+
+
+def test_looking_back_does_not_wait_for_an_update() -> None:
+    opt = fo.lookahead(fo.accumulate(fo.sgd(1.0), every=2), every=3, factor=0.5)
+    params: Any = {"w": np.zeros(1)}
+    state = opt.init(params)
+    seen = []
+    assert opt.update_with is not None
+    for _ in range(6):
+        context = Context(1.0, 1.0, lambda at: {"w": np.ones(1)})
+        updates, state = opt.update_with({"w": np.ones(1)}, state, params, context)
+        params = apply_updates(params, updates)
+        seen.append(float(params["w"][0]))
+    assert seen == [0, -1, -0.5, -1.5, -1.5, -1.5]
+
+
+def test_an_average_of_what_is_not_trained_is_that_to_the_last_bit() -> None:
+    opt = fo.ema(fo.freeze(fo.adam(0.1), fo.at("a")), 0.9)
+    rng = np.random.default_rng(0)
+    params: Any = {"a": {"w": rng.standard_normal(50)}, "b": {"w": rng.standard_normal(5)}}
+    state = opt.init(params)
+    for _ in range(20):
+        state = state._replace(average=tree.map(np.copy, state.average))  # as from a checkpoint
+        updates, state = opt.update(tree.map(np.ones_like, params), state, params)
+        params = apply_updates(params, updates)
+    assert np.array_equal(state.average["a"]["w"], params["a"]["w"])
+    assert not np.array_equal(state.average["b"]["w"], params["b"]["w"])
+
+
+def test_moments_belong_to_their_betas() -> None:
+    with pytest.raises(ValueError, match="inject: b1: expected a number"):
+        fo.inject(fo.adam, learning_rate=0.1, b1=linear(0.9, 0.99, steps=10))
+    params = {"w": np.ones((2, 2))}
+    state = fo.inject(fo.adam, learning_rate=0.1, b1=0.8).init(params)
+    assert state.values == {"learning_rate": 0.1}
+    fo.inject(fo.muon, learning_rate=0.1, iterations=3).init(params)

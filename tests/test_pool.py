@@ -15,6 +15,7 @@ from fnn.layers import pool
 from fnn.layers.pool import (
     AvgPool1D,
     AvgPool2D,
+    GlobalAvgPool1D,
     GlobalAvgPool2D,
     GlobalMaxPool1D,
     GlobalMaxPool2D,
@@ -233,3 +234,10 @@ def test_a_wrong_input_is_named() -> None:
         AvgPool2D(2).apply(EMPTY, np.zeros((5, 6, 8, 3), np.int64))
     with refused(ShapeError, "GlobalAvgPool2D: expected input (batch, height, width, channels), got (5, 3)"):
         GlobalAvgPool2D.apply(EMPTY, np.zeros((5, 3)))
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 0.7])
+def test_the_mean_of_a_large_image_keeps_its_digits(value: float) -> None:
+    for x in (np.full((1, 512, 512, 3), value, np.float32), np.full((1, 65536, 5), value, np.float32)):
+        mean = (GlobalAvgPool2D if x.ndim == 4 else GlobalAvgPool1D).apply(EMPTY, x)
+        np.testing.assert_allclose(mean, np.float32(value), rtol=1e-5)

@@ -830,3 +830,52 @@ def test_progress_reports_a_training() -> None:
     out = io.StringIO()
     fit(epochs=3, report=progress(3, file=out, seconds=0.0))
     assert [line.split()[1] for line in out.getvalue().splitlines()] == ["1/3", "2/3", "3/3"]
+
+
+def test_what_would_do_nothing_is_refused(tmp_path: Path) -> None:
+    row: list[tuple[type[Exception], str, dict[str, Any]]] = [
+        (ValueError, "look at evaluation data", {"metrics": [accuracy]}),
+        (ValueError, "checkpoint_every: expected a file", {"checkpoint_every": 3}),
+        (TypeError, "report: expected a function of a row, such as", {"report": 3}),
+        (TypeError, r"report: expected a function of a row; call it: progress\(\)", {"report": progress}),
+        (TypeError, "compile: expected True, False or a compiled step", {"compile": "yes"}),
+    ]
+    for error, message, options in row:
+        with pytest.raises(error, match=message):
+            fit(**options)
+
+
+def test_batches_of_another_size_do_not_fit_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    state = fit(checkpoint=path).train_state
+    with pytest.raises(ValueError, match="made with 3 steps an epoch, this data has 5"):
+        fit(data=batches((X, Y), 4), epochs=4, resume=path)
+    assert fit(data=batches((X, Y), 4), epochs=4, resume=state).train_state.step == 20
+
+
+def test_an_interrupt_holds_how_far_it_came() -> None:
+    def stop(row: Row) -> None:
+        if row.step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        fit(epochs=5, report=stop)
+    state = vars(interrupt.value)["train_state"]
+    assert bits(fit(epochs=5, resume=state).params) == bits(fit(epochs=5).params) and state.step == 6
+
+
+def test_an_evaluation_that_is_no_number_is_not_the_best() -> None:
+    scores = iter([math.nan, 7.0, 6.0, 5.0, 4.0])
+
+    def falling(total: Any) -> float:
+        return 1.0 if total is start else next(scores)
+
+    start: Any = accuracy.init()
+    metric = attrs.evolve(accuracy, kind="m", init=lambda: start, compute=falling, higher_is_better=False)
+    result = resuming.run(30, metrics=(metric,), monitor="m", every=None)
+    assert bits(result.best) == bits(result.params)
+
+
+def test_masked_arrays_are_refused() -> None:
+    with pytest.raises(TypeError, match="array 0: a masked array"):
+        batches((np.ma.masked_array(X, X > 0), Y), 8)

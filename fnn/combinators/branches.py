@@ -17,6 +17,7 @@ from fnn.combinators.core import (
     InputBack,
     ParamBack,
     Step,
+    added,
     backs_of,
     check_layer,
     combinator,
@@ -193,11 +194,7 @@ def _fan_out_shape(n: int, in_shape: Any) -> tuple[Any, ...]:
 
 def total(parts: Arrays) -> Array:
     """`parts[0] + parts[1] + ...`, from left to right; with one part that part itself."""
-    if len(parts) == 1:
-        return parts[0]
-    y = parts[0] + parts[1]
-    for part in parts[2:]:
-        y += part
+    y: Array = reduce(added, parts)
     return y
 
 

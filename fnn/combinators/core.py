@@ -256,3 +256,12 @@ def backs_of(children: Children) -> tuple[tuple[Back, ...], tuple[ParamBack, ...
         tuple((name, params_vjp(child)) for name, child in children),
         tuple((name, inputs_vjp(child)) for name, child in children),
     )
+
+
+def added(a: Any, b: Any) -> Any:
+    """The sum of two derivatives of one value, which may be a tuple, such as (y, carry); None is no derivative."""
+    if a is None or b is None:
+        return b if a is None else a
+    if isinstance(a, tuple):
+        return tuple([added(x, y) for x, y in zip(a, b, strict=True)])
+    return a + b

@@ -12,6 +12,7 @@ from fnn.combinators.core import (
     Children,
     InputBack,
     Step,
+    added,
     check_layer,
     check_name,
     combinator,
@@ -180,7 +181,7 @@ def _add(sums: dict[str, Any], names: Names, parts: Any) -> None:
     """Adds gradients to the sums by name, never into an array that was given."""
     for name, part in ((names, parts),) if isinstance(names, str) else zip(names, parts):
         before = sums.get(name)
-        sums[name] = part if before is None else before if part is None else before + part
+        sums[name] = part if before is None else before if part is None else added(before, part)
 
 
 def _dag_shapes(plan: Plan, children: Children, in_shape: Any) -> tuple[list[Any], Any]:

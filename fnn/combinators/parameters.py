@@ -437,14 +437,14 @@ def SpectralNorm(layer: Layer[A, B], iterations: int = 1) -> Layer[A, B]:
 
 def spectral_forward(iterations: int, m: Array, u: Array) -> tuple[Array, Array, tuple[Array, Array, Array]]:
     """`(W, next u, (v, u, s))`."""
-    matrix = _matrix(m)
+    matrix, kept = _matrix(m), u.dtype
     u = u.astype(m.dtype, copy=False)
     v, s = _unit(matrix.dot(u))
     after, left = u, v
     for _ in range(iterations):
         after, _ = _unit(left.dot(matrix))
         left, _ = _unit(matrix.dot(after))
-    return m / s, after, (v, u, s)
+    return m / s, after.astype(kept, copy=False), (v, u, s)
 
 
 def spectral_vjp(m: Array, residue: tuple[Array, Array, Array], dw: Array) -> Array:

@@ -1,9 +1,14 @@
-"""`np.empty` and its kin, which tell no protocol of what they make: replaced while some thread records."""
+"""`np.empty` and its kin, which tell no protocol of what they make: replaced while some thread records.
+
+`numpy.random` calls them, too, from C, and takes what they give for arrays without a look; it goes on to see those of
+NumPy.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,6 +17,7 @@ import fnn.recordable
 from fnn.compile.current import current
 from fnn.compile.program import Call, NotRecordable
 from fnn.compile.stand_ins import Number, Traced, assign, real, run
+from fnn.random import generator_modules
 
 
 class _Here:
@@ -114,12 +120,18 @@ class Namespace:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.threads = 0
+        self.spared: list[Any] = []
 
     def enter(self) -> None:
         with self.lock:
             self.threads += 1
             if self.threads == 1:
                 fnn.recordable._recorder = _Here()
+                original = ModuleType("numpy")
+                vars(original).update(vars(np))
+                self.spared = generator_modules()
+                for module in self.spared:
+                    vars(module)["np"] = original
                 for name in _PATCHED:
                     setattr(np, name, _patched(name))
 
@@ -128,6 +140,8 @@ class Namespace:
             self.threads -= 1
             if self.threads == 0:
                 fnn.recordable._recorder = None
+                for module in self.spared:
+                    vars(module)["np"] = np
                 for name in _PATCHED:
                     setattr(np, name, _numpy[name])
 

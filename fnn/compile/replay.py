@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
+import numpy as np
+
 from fnn.compile import functions
 from fnn.compile.current import current
 from fnn.compile.plan import MISS, Plan
@@ -15,7 +17,16 @@ from fnn.compile.report import table
 from fnn.compile.results import real_result, results
 from fnn.compile.slots import Pool
 from fnn.compile.source import Elsewhere, Unexpected
-from fnn.compile.structure import ArrayLeaf, Static, ValueLeaf, flatten, leaf_signatures, unflatten
+from fnn.compile.structure import (
+    ArrayLeaf,
+    Static,
+    ValueLeaf,
+    field_names,
+    flatten,
+    is_record,
+    leaf_signatures,
+    unflatten,
+)
 from fnn.random import Key
 
 P = ParamSpec("P")
@@ -163,6 +174,7 @@ class Compiled(Generic[P, R]):
     def _recorded(self, signatures: tuple[Any, ...], leaves: list[Any], args: Any) -> R:
         """One real run that is recorded; without a plan, if it cannot be."""
         known = len(self._plans.get(signatures, ()))
+        reason = ""
         with self._lock:
             if len(self._plans.get(signatures, ())) > known:
                 return self.function(*args)  # another thread has just recorded it
@@ -170,16 +182,16 @@ class Compiled(Generic[P, R]):
                 plan, result = record(self.function, signatures, leaves, self._pools)
             except Exception as error:
                 reason = reason_of(error)
-            else:
-                self._plans.setdefault(signatures, []).append(plan)
-                self._recent = plan.entry
-                given: R = result
-                return given
-        found = self.function(*args)  # raises, if the function itself does
-        self._plans.setdefault(signatures, [])
-        self._refused.add(signatures)
-        self._note(reason)
-        return found
+        again = self.function(*args)  # raises, if the function itself does
+        if reason or not _is_same(result, again):
+            self._plans.setdefault(signatures, [])
+            self._refused.add(signatures)
+            self._note(reason or "the same call, made again, gives something else: a draw without a key, a counter?")
+            return again
+        self._plans.setdefault(signatures, []).append(plan)
+        self._recent = plan.entry
+        given: R = result
+        return given
 
 
 class _Named:
@@ -225,6 +237,21 @@ def _noted(
             return arguments, value, results(value, arguments, fixed)
     finally:
         recorder.active = False  # here, too: an interrupt may come while the recording is left
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    """Whether two results have the same bits."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, (np.ndarray, np.generic)):
+        return (a.dtype, a.shape) == (b.dtype, b.shape) and a.tobytes() == b.tobytes()
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(map(_is_same, a.values(), b.values()))
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(map(_is_same, a, b))
+    if is_record(a):
+        return all(_is_same(getattr(a, name), getattr(b, name)) for name in field_names(type(a)))
+    return a is b or bool(a == b) or bool(a != a and b != b)
 
 
 def _statics(signature: Any) -> list[Static]:

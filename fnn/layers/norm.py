@@ -482,7 +482,10 @@ def batch_norm_forward(
     _check_state(state, x)
     m, channels = math.prod(x.shape[:-1]), x.shape[-1]
     if isinstance(mode, Train) and m < 2:
-        raise ShapeError(f"BatchNorm: training needs a batch of more than one number per channel, got {x.shape}")
+        raise ShapeError(
+            f"BatchNorm: training needs a batch of more than one number per channel, got {x.shape}; "
+            "if it is the last of an epoch, batches(..., drop_last=True) leaves it out"
+        )
     wide, columns = _wide(x, coupled=True)
     if isinstance(mode, Train):
         y, mean, var, r = _normalise(wide, columns, channels, eps, params)
@@ -563,7 +566,10 @@ def _init_batch_state(in_shape: Shape) -> State:
 
 def _check_state(state: State, x: Array) -> None:
     if "mean" not in state:
-        raise ValueError("BatchNorm: no running statistics; net.init_state(in_shape) makes them, apply takes them last")
+        raise ValueError(
+            "BatchNorm: no running statistics; after training, net.apply(result.params, x, result.state); "
+            "before it, net.init_state(in_shape) makes them"
+        )
     if state["mean"].shape != x.shape[-1:]:
         raise ShapeError(f"BatchNorm: expected input (batch, ..., {len(state['mean'])}), got {x.shape}")
 

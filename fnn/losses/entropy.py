@@ -19,6 +19,10 @@ from fnn.types import Array, Ints, Shape, bind, ones
 # --- softmax cross-entropy: l = log sum_k exp(z_k) - sum_k t_k z_k,   d = softmax(z) - t -----------------------------
 
 
+LOWEST = {dtype: float(np.finfo(dtype).min) for dtype in "efdg"}
+"""The finite number that stands for minus infinity where it is multiplied by 0."""
+
+
 class SoftmaxCache(NamedTuple):
     """What the derivative needs, as matrices (rows, classes)."""
 
@@ -35,6 +39,7 @@ def softmax_cross_entropy_forward(logits: Array, targets: Targets) -> tuple[Arra
     t, total = targets
     one = ones(t.shape[1], t.dtype)
     z = logits - row_max(logits)
+    np.maximum(z, LOWEST[z.dtype.char], out=z)  # -inf, where a class is ruled out, times 0 is nothing
     picked = (z * t).dot(one)
     np.exp(z, out=z)
     l = z.dot(one)
@@ -86,7 +91,7 @@ def softmax_cross_entropy(
 def nll_forward(y: Array, targets: Targets) -> tuple[Array, Array]:
     """`l = -sum_k t_k y_k`; the cache is t."""
     t = targets.t
-    return (y * t).dot(ones(t.shape[1], t.dtype)) * -1.0, t
+    return (np.maximum(y, LOWEST[y.dtype.char]) * t).dot(ones(t.shape[1], t.dtype)) * -1.0, t
 
 
 def nll_vjp(t: Array, dl: Any) -> Array:

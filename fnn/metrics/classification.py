@@ -70,7 +70,7 @@ def hit_top_k(k: int, output: Array, target: Labels) -> NDArray[np.bool_]:
     """Whether fewer than k outputs are larger than that of the label; of equal ones the first counts as larger."""
     labels = true_labels(f"top_{k}", output, target)[..., None]
     own = np.take_along_axis(output, labels, axis=-1)
-    before = (output > own) | ((output == own) & (np.arange(output.shape[-1]) < labels))
+    before = ~(output < own) & ((output != own) | (np.arange(output.shape[-1]) < labels))  # NaN is before all
     found: NDArray[np.bool_] = before.sum(axis=-1) < k
     return found
 

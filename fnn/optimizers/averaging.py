@@ -95,10 +95,11 @@ def _ema_weight(decay: float, step: int) -> float:
 
 def _mixed(weight: float, a: Array, p: Array) -> Array:
     """`(1 - weight) a + weight p`: exactly p where the weight is 1."""
-    if a is p:
-        return a
-    mixed = np.multiply(a, 1 - weight)
-    return np.asarray(mixed + weight * p)
+    if a is p or weight == 1:
+        return p
+    step = p - a  # 0 where nothing is trained: then a stays p to the last bit
+    step *= weight
+    return np.asarray(a + step)
 
 
 def swa(opt: GradientTransformation, *, start: int, every: int = 1) -> Optimizer:
@@ -192,15 +193,15 @@ def _lookahead_update(
     if step % every:
         return updates, LookaheadState(step, state.slow, inner)
     slow = _towards(state.slow, apply_updates(params, updates), factor)
-    return _difference(updates, slow, params), LookaheadState(step, slow, inner)
+    return _difference(grads, slow, params), LookaheadState(step, slow, inner)
 
 
-def _difference(updates: Any, target: Any, params: Any) -> Any:
-    """What leads from the parameters to the target, where there are updates."""
+def _difference(grads: Any, target: Any, params: Any) -> Any:
+    """What leads from the parameters to the target, where there are gradients."""
     if isinstance(params, Mapping):
-        names = params if updates is not None else ()
-        return {name: _difference(updates.get(name), target[name], params[name]) for name in names}
-    return None if updates is None else np.asarray(target - params)
+        names = params if grads is not None else ()
+        return {name: _difference(grads.get(name), target[name], params[name]) for name in names}
+    return None if grads is None else np.asarray(target - params)
 
 
 # --- schedule-free ---------------------------------------------------------------------------------------------------

@@ -391,6 +391,9 @@ def _skip_update(
     bad = next((path for path, g in tree.items(grads) if not _finite(g)), None)
     if bad is None:
         updates, inner = update(grads, state.inner, params, context)
+        if context is not None:  # gradients at other parameters may have gone into them
+            bad = next((path for path, u in tree.items(updates) if not _finite(u)), None)
+    if bad is None:
         return updates, SkippedState(state.skipped, 0, inner)
     check_gradients(grads, params)
     if most is not None and state.in_a_row >= most:
@@ -412,17 +415,25 @@ class InjectState(NamedTuple):
     inner: Any
 
 
+BETAS = {"b1", "b2"}
+COUNTS = {"every", "start", "patience", "cooldown", "iterations", "factor_from"}
+"""Options that are whole numbers."""
+
+
 def inject(build: Callable[..., GradientTransformation], /, **hyper: Any) -> Optimizer:
     """An optimizer whose numbers can be scheduled, read from its state, and changed there between steps.
 
-    `inject(adamw, learning_rate=cosine(...), weight_decay=linear(...), b1=0.9)`: schedules are evaluated at every step;
-    numbers stand in the state, `state.values["b1"]`, and are taken from there. Other arguments are passed on.
+    `inject(adamw, learning_rate=cosine(...), weight_decay=1e-2)`: schedules are evaluated at every step; numbers stand
+    in the state, `state.values["weight_decay"]`, and are taken from there. Other arguments are passed on, and so are
+    b1 and b2, which cannot change: moments are kept as sums that belong to them. Steps are not compiled.
     """
     schedules = {name: value for name, value in hyper.items() if name != "where" and callable(value)}
+    if fixed_here := BETAS & schedules.keys():
+        raise ValueError(f"inject: {', '.join(sorted(fixed_here))}: expected a number, since moments belong to it")
     numbers = {
         name: float(value)
         for name, value in hyper.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in BETAS | COUNTS
     }
     fixed = {name: value for name, value in hyper.items() if name not in schedules and name not in numbers}
     if not schedules and not numbers:
