@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import attrs
 import numpy as np
@@ -81,6 +81,11 @@ class Batches(Generic[D_co]):
             block = tree.map(lambda a: _taken(a, rows, self.shuffle), self.arrays)
             for i in range(0, len(rows), self.size):
                 yield tree.map(lambda a: a[i : i + self.size], block)
+
+    if not TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[D_co]:
+            raise TypeError("'Batches' object is not iterable: its stream(key) is, and has no end")
 
     def __repr__(self) -> str:
         return (

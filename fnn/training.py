@@ -53,6 +53,7 @@ def make_step(
     The batch is `(x, target)` or `(x, target, weight)`. Random layers draw from `key`, "step" and the step's number.
     """
     f = value_and_grad(model, loss, penalty)
+    _check_part("make_step: opt", opt, "an optimizer such as adam(1e-3)", _is_optimizer(opt))
     update_with: UpdateWith | None = getattr(opt, "update_with", None)
     if update_with is not None:
         return bind(_step, f, update_with, True, model.draws)
@@ -88,7 +89,13 @@ def _step(
 def iterate(
     step: Step[B], train_state: TrainState, batches: Iterable[B]
 ) -> Iterator[tuple[TrainState, Mapping[str, Array]]]:
-    """`(train_state, metrics)` after each of the batches: stop, evaluate and save in the body of your own `for`."""
+    """`(train_state, metrics)` after each of the batches: stop, evaluate and save in the body of your own `for`.
+
+        stream = batches((x, y), size=32).stream(train_state.key, train_state.step)  # without end
+        for train_state, metrics in iterate(step, train_state, stream):
+            if train_state.step == 1000:
+                break
+    """
     for batch in batches:
         train_state, metrics = step(train_state, batch)
         yield train_state, metrics
@@ -357,8 +364,8 @@ def _start(
         run, per_epoch = load_run(resume, fresh), data.steps_per_epoch
         if run.per_epoch != per_epoch:
             raise ValueError(
-                f"train: resume: {resume} was made with {run.per_epoch} steps an epoch, this data has {per_epoch}; to go "
-                "on with other batches all the same, resume from a train_state: its step is then counted in these"
+                f"train: resume: {resume} was made with {run.per_epoch} steps an epoch, this data has {per_epoch}; "
+                "to go on with other batches all the same, resume from a train_state: its step is then counted in these"
             )
         return run
     if not isinstance(resume, TrainState):
@@ -411,15 +418,18 @@ def _check_parts(
     data: Any, opt: Any, model: Any, loss: Any, penalty: Any, metrics: Any, monitor: str, key: Any
 ) -> None:
     is_data = hasattr(data, "stream") and hasattr(data, "steps_per_epoch")
-    is_opt = hasattr(opt, "init") and hasattr(opt, "update") and not isinstance(opt, Metric)
     _check_part("train: data", data, "batches(...)", is_data)
-    _check_part("train: opt", opt, "an optimizer such as adam(1e-3)", is_opt)
+    _check_part("train: opt", opt, "an optimizer such as adam(1e-3)", _is_optimizer(opt))
     is_penalty = penalty is None or isinstance(penalty, Penalty)
     _check_part("train: penalty", penalty, "a penalty such as l2(1e-4)", is_penalty)
     _check_part("train: key", key, "a Key such as Key(0)", isinstance(key, Key))
     names = _check_measures("train", model, loss, metrics)
     if monitor not in names:
         raise ValueError(f"train: monitor: expected one of {', '.join(names)}, got {monitor!r}")
+
+
+def _is_optimizer(opt: Any) -> bool:
+    return hasattr(opt, "init") and hasattr(opt, "update") and not isinstance(opt, Metric)
 
 
 def _check_use(

@@ -912,6 +912,17 @@ def test_a_gradient_at_other_parameters_that_is_not_finite_is_skipped() -> None:
     assert state.skipped == 1 and np.isfinite(apply_updates(params, updates)["w"]).all()
 
 
+WORD: Any = "a"
+
+
+@pytest.mark.parametrize(
+    "opt", [lambda: fo.freeze(fo.sgd(0.1), WORD), lambda: fo.add_decayed_weights(0.1, where=WORD)]
+)
+def test_a_selector_is_a_function(opt: Any) -> None:
+    with pytest.raises(TypeError, match=r"expected a function of path and parameter, such as fnn.optimizers.at\('a'\)"):
+        opt().init({"a": np.ones((2, 2))})
+
+
 def test_looking_back_does_not_wait_for_an_update() -> None:
     opt = fo.lookahead(fo.accumulate(fo.sgd(1.0), every=2), every=3, factor=0.5)
     params: Any = {"w": np.zeros(1)}

@@ -44,7 +44,9 @@ def accumulate(opt: GradientTransformation, *, every: int) -> Optimizer:
     """One update of `opt` after every k-th batch, with the mean gradient over the examples of all k.
 
     So k micro-batches do what one large batch would, whatever their sizes: batches count by their examples (by the sum
-    of the weights where examples are weighted). Without a context, `update` counts every batch the same.
+    of the weights where examples are weighted). Losses that weigh rows themselves (`ignore=`, `class_weights=`,
+    `masked`) divide by what counts in each batch, so there the sum is not quite that of one large batch. Without a
+    context, `update` counts every batch the same.
     """
     every = positive("accumulate", "every", every)
     return wrapper(
@@ -179,11 +181,13 @@ def reduce_on_plateau(
 ) -> Optimizer:
     """Multiplies the learning rate by `factor` when the loss has not improved for more than `patience` looks.
 
-    A look is taken after every `every` updates (an epoch, say), at the mean training loss over their examples. It
+    A look is taken after every `every` updates, at the mean training loss over their examples: give the steps of an
+    epoch, since the losses of single batches go up and down and soon use up the patience. It
     improves when it is below `best - (atol + rtol |best|)`, which works for losses of any sign (PyTorch's relative
     threshold takes `best (1 - rtol)`, which a negative loss passes by getting worse). After a reduction nothing is
     counted for `cooldown` looks; the product of all factors does not fall below `smallest`. It multiplies the updates
-    of `opt`, which for all rules here is its learning rate.
+    of `opt`, which for all rules here is its learning rate; averages belong around it: `ema(reduce_on_plateau(...))`,
+    not the other way. Steps are not compiled.
     """
     if not 0 < factor < 1:
         raise ValueError(f"reduce_on_plateau: expected factor between 0 and 1, got {factor!r}")

@@ -17,7 +17,7 @@ def freeze(opt: GradientTransformation, where: Where) -> Optimizer:
 
     Those get no update, so that they stay the same objects, and the optimizer keeps nothing for them.
 
-        freeze(adam(1e-3), at("dense_0"))
+        freeze(adam(1e-3), fnn.optimizers.at("dense_0"))
 
     Raises `ValueError` from `init` where nothing is selected.
     """

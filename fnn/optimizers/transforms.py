@@ -35,7 +35,11 @@ from fnn.types import Array, Params, bind
 
 
 def chain(*transforms: GradientTransformation) -> Optimizer:
-    """One after the other: each transform's updates are the next one's gradients. The state is a dict by kind."""
+    """One after the other: each transform's updates are the next one's gradients. The state is a dict by kind.
+
+    Something in it has to go downhill: an optimizer, or `scale` by a negative number. What changes gradients (clipping,
+    weight decay as a penalty) stands before it: `chain(clip_by_global_norm(1.0), add_decayed_weights(1e-4), sgd(0.1))`.
+    """
     if not transforms:
         raise ValueError("chain: expected at least one transform")
     names: list[str] = []

@@ -208,7 +208,7 @@ train(params, batches((x, y, y, y), size=2), opt, model=net, loss=mse, steps=1) 
 train(params, data, opt, model=net, loss=mse, steps=1.5)  # E: arg-type -> ValueError: train: expected steps to be
 train(params, data, opt, model=net, loss=mse, steps=1, key=0)  # E: arg-type -> TypeError: train: key: expected a Key
 train(params, data, opt, model=net, loss=mse, steps=1, resume=1)  # E: arg-type -> TypeError: train: resume: expected
-train(params, data, opt, model=net, loss=mse, steps=1, report=True)  # E: arg-type -> TypeError: expected a function of a row
+train(params, data, opt, model=net, loss=mse, steps=1, report=True)  # E: arg-type -> TypeError: expected a function
 train(params, data, opt, model=net, loss=mse, steps=1, report=progress)  # E: arg-type
 train(params, data, opt, model=net, loss=mse, steps=1, metrics=accuracy)  # E: arg-type -> TypeError
 train(params, data, opt, model=net, loss=mse, steps=1, metrics=(mse,))  # E: arg-type -> TypeError: train: metrics
