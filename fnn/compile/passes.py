@@ -173,7 +173,7 @@ def _with_whole_number(call: Call, wholes: dict[tuple[bytes, np.dtype[Any], int]
     if side is None or not _is_dense(out) or out.size < 2:
         return call
     number, other = call.args[side], call.args[1 - side]
-    n = max((n for n in range(1, min(out.size, ROW) + 1) if out.size % n == 0))
+    n = _divisor(out.size, ROW)
     n = n if n > ROW // 16 else out.size
     key = content(number) or b"", out.dtype, n
     if key not in wholes:
@@ -215,7 +215,7 @@ def _with_rows(call: Call) -> list[Call]:
     out = call.outs[0]
     n, m = out.size // max(1, out.shape[-1]), out.shape[-1]
     side = next((j for j in (0, 1) if _is_row(call.args[j], out) and _is_full(call.args[1 - j], out)), None)
-    times = max((k for k in range(1, min(n, ROW // max(1, m)) + 1) if n % k == 0), default=1)
+    times = _divisor(n, ROW // max(1, m))
     if side is None or not _is_full(out, out) or m < 2 or times < 4 or n < 8:
         return [call]
     row, size = call.args[side], out.dtype.itemsize
@@ -233,6 +233,11 @@ def _with_rows(call: Call) -> list[Call]:
         Call(np.copyto, "copyto", (tile, source), {}, "write", (tile,)),
         Call(call.f, call.name, tuple(args), {}, "out", (long(out),), positional=True),
     ]
+
+
+def _divisor(n: int, most: int) -> int:
+    """The largest divisor of n that is at most `most`, or 1."""
+    return next((k for k in range(min(n, most), 0, -1) if n % k == 0), 1)
 
 
 def _is_row(part: Any, out: View) -> bool:

@@ -118,7 +118,7 @@ class Call:
     `branch` where it is not as true as its second argument.
     """
 
-    __slots__ = ("args", "f", "how", "keywords", "name", "outs", "positional", "target")
+    __slots__ = ("_reads", "args", "f", "how", "keywords", "name", "outs", "positional", "target")
 
     def __init__(
         self,
@@ -133,12 +133,15 @@ class Call:
     ) -> None:
         self.f, self.name, self.args, self.keywords = f, name, args, keywords
         self.how, self.outs, self.target = how, outs, target
+        self._reads: tuple[View, ...] | None = None
         self.positional = positional
         """Whether `outs` may follow the arguments without the word `out=`, which is faster."""
 
-    def reads(self) -> Iterator[View]:
+    def reads(self) -> tuple[View, ...]:
         """The views among its arguments."""
-        return views((self.args, self.keywords))
+        if self._reads is None:
+            self._reads = tuple(views((self.args, self.keywords)))
+        return self._reads
 
     @property
     def estimate(self) -> float:

@@ -365,8 +365,8 @@ def _lies_at(pattern: str, path: str) -> bool:
 def check_selects(who: str, where: Where | None, params: Params) -> None:
     """Raises `ValueError` where a predicate, or one of the paths of `at`, selects no parameter."""
     if where is not None and not callable(where):
-        hint = f"such as fnn.optimizers.at({where!r})" if isinstance(where, str) else "such as fnn.optimizers.at('head')"
-        raise TypeError(f"{who}: expected a function of path and parameter, {hint}, got {where!r}")
+        such = f"fnn.optimizers.at({where if isinstance(where, str) else 'head'!r})"
+        raise TypeError(f"{who}: expected a function of path and parameter, such as {such}, got {where!r}")
     for part in () if where is None else [At((path,)) for path in where] if isinstance(where, At) else [where]:
         if not any(part(path, p) for path, p in tree.items(params)):
             listed = [path for path, _ in tree.items(params)]
