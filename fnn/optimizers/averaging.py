@@ -94,12 +94,12 @@ def _ema_weight(decay: float, step: int) -> float:
 
 
 def _mixed(weight: float, a: Array, p: Array) -> Array:
-    """`(1 - weight) a + weight p`: exactly p where the weight is 1."""
-    if a is p or weight == 1:
+    """`(1 - weight) a + weight p`, as `p - (1 - weight) (p - a)`: exactly p where the weight is 1, and where a is p."""
+    if a is p:
         return p
-    step = p - a  # 0 where nothing is trained: then a stays p to the last bit
-    step *= weight
-    return np.asarray(a + step)
+    behind = p - a
+    behind *= 1 - weight
+    return np.asarray(p - behind)
 
 
 def swa(opt: GradientTransformation, *, start: int, every: int = 1) -> Optimizer:
