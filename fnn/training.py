@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
 from os import PathLike
 from typing import Any, TypeAlias, TypeVar
@@ -26,6 +25,18 @@ from fnn.history import Best, Row, Run, TrainState, check_saving_run, load_run, 
 from fnn.losses.core import ratio, sums_of
 from fnn.metrics import Metric
 from fnn.optimizers import Context, GradientTransformation, UpdateWith, apply_updates, learning_rate
+from fnn.preconditions import (
+    check_batch,
+    check_measures,
+    check_params,
+    check_part,
+    check_parts,
+    check_step,
+    check_use,
+    is_optimizer,
+    kind_of,
+    steps_in_all,
+)
 from fnn.random import Key
 from fnn.recordable import live
 from fnn.types import EMPTY, Array, Params, State, bind
@@ -53,7 +64,7 @@ def make_step(
     The batch is `(x, target)` or `(x, target, weight)`. Random layers draw from `key`, "step" and the step's number.
     """
     f = value_and_grad(model, loss, penalty)
-    _check_part("make_step: opt", opt, "an optimizer such as adam(1e-3)", _is_optimizer(opt))
+    check_part("make_step: opt", opt, "an optimizer such as adam(1e-3)", is_optimizer(opt))
     update_with: UpdateWith | None = getattr(opt, "update_with", None)
     if update_with is not None:
         return bind(_step, f, update_with, True, model.draws)
@@ -115,8 +126,8 @@ def evaluate(
     size: int = 1024,
 ) -> dict[str, float]:
     """The mean loss and the metrics, by name, over arrays `(x, target)` or `(x, target, weight)`, `size` at a time."""
-    _check_measures("evaluate", model, loss, metrics)
-    _check_batch("evaluate", data)
+    check_measures("evaluate", model, loss, metrics)
+    check_batch("evaluate", data)
     positive("evaluate", "size", size)
     examples, infer = count(data, "evaluate"), evaluator(model)
     sums, loss_sums, parts = [metric.init() for metric in metrics], sums_of(loss), []
@@ -210,12 +221,12 @@ def train(
     the loss or the parameters stop being finite: it says where that began, and holds the last good state; no checkpoint
     is written of bad ones.
     """
-    _check_parts(data, opt, model, loss, penalty, metrics, monitor, key)
+    check_parts(data, opt, model, loss, penalty, metrics, monitor, key)
     per_epoch = data.steps_per_epoch
-    total = _total(per_epoch, epochs, steps)
+    total = steps_in_all(per_epoch, epochs, steps)
     row_every = None if every is None else positive("train", "every", every)
     save_every = per_epoch if checkpoint_every is None else positive("train", "checkpoint_every", checkpoint_every)
-    _check_use(evaluation, metrics, monitor, checkpoint, checkpoint_every, report, compile)
+    check_use(evaluation, metrics, monitor, checkpoint, checkpoint_every, report, compile)
     run = attrs.evolve(_start(params, state, key, data, opt, model, resume), per_epoch=per_epoch)
     if evaluation is not None:
         _try_evaluation(model, run.train_state, evaluation, loss, metrics)
@@ -289,7 +300,7 @@ def _step_for(
     if compile is True:
         step = compiled(step, report=bind(_say, "steps are not compiled"), after=1)
     elif callable(compile):
-        _check_step(compile, step)
+        check_step(compile, step)
         step = compile
     if threads == 1:
         yield step, None
@@ -348,12 +359,12 @@ def _start(
 ) -> Run:
     """The run to begin with, or to go on with; checks that parameters, model and data belong together."""
     first = next(iter(data.stream(key, 0)))
-    _check_batch("train", first)
+    check_batch("train", first)
     in_shape = tree.map(lambda a: a.shape[1:], first[0])
     model.out_shape(in_shape)
     needed = f"the model for inputs {in_shape}"
     tree.check_same_structure(model.init(key, in_shape), params, (needed, "the given parameters"))
-    _check_params(params)
+    check_params(params)
     if state is not None:
         tree.check_same_structure(model.init_state(in_shape), state, (needed, "the given state"))
     params, state = tree.read_only(params), model.init_state(in_shape) if state is None else tree.read_only(state)
@@ -370,27 +381,18 @@ def _start(
         return run
     if not isinstance(resume, TrainState):
         hint = "; use its train_state" if isinstance(resume, Result) else ""
-        raise TypeError(f"train: resume: expected a path or a TrainState, got {_kind(resume)}{hint}")
+        raise TypeError(f"train: resume: expected a path or a TrainState, got {kind_of(resume)}{hint}")
     for part in ("params", "state", "opt_state"):
         names = f"the {part} of this training", f"the {part} to resume from"
         tree.check_same_structure(getattr(fresh, part), getattr(resume, part), names)
     return Run(resume, Best(resume.params, resume.state))
 
 
-def _check_params(params: Params) -> None:
-    for path, leaf in tree.items(params):
-        if not isinstance(leaf, np.ndarray) or leaf.dtype.kind != "f":
-            what = f"dtype {leaf.dtype}" if isinstance(leaf, np.ndarray) else type(leaf).__name__
-            raise TypeError(f"train: params: {path}: expected an array of floating-point numbers, got {what}")
-    if bad := first_bad(params):
-        raise ValueError(f"train: params: {bad} holds numbers that are NaN or infinite")
-
-
 def _try_evaluation(
     model: Layer[X, Y], start: TrainState, data: Batch[X, T], loss: Loss[Y, T], metrics: Sequence[Metric[Y, T, float]]
 ) -> None:
     """Evaluates one example: what does not fit is better found before an epoch of training than after it."""
-    _check_batch("train: evaluation", data)
+    check_batch("train: evaluation", data)
     count(data, "train: evaluation")
     check_numbers(data, "train: evaluation")
     x, target, *rest = tree.map(lambda a: a[:1], data)
@@ -402,95 +404,3 @@ def _try_evaluation(
     except Exception as error:
         error.add_note("with the evaluation data of train")
         raise
-
-
-def _total(per_epoch: int, epochs: int | None, steps: int | None) -> int:
-    if per_epoch < 1:
-        raise ValueError("train: the data has no batches")
-    if epochs is not None and steps is None:
-        return positive("train", "epochs", epochs) * per_epoch
-    if steps is not None and epochs is None:
-        return positive("train", "steps", steps)
-    raise ValueError(f"train: expected either epochs or steps, got epochs={epochs} and steps={steps}")
-
-
-def _check_parts(
-    data: Any, opt: Any, model: Any, loss: Any, penalty: Any, metrics: Any, monitor: str, key: Any
-) -> None:
-    is_data = hasattr(data, "stream") and hasattr(data, "steps_per_epoch")
-    _check_part("train: data", data, "batches(...)", is_data)
-    _check_part("train: opt", opt, "an optimizer such as adam(1e-3)", _is_optimizer(opt))
-    is_penalty = penalty is None or isinstance(penalty, Penalty)
-    _check_part("train: penalty", penalty, "a penalty such as l2(1e-4)", is_penalty)
-    _check_part("train: key", key, "a Key such as Key(0)", isinstance(key, Key))
-    names = _check_measures("train", model, loss, metrics)
-    if monitor not in names:
-        raise ValueError(f"train: monitor: expected one of {', '.join(names)}, got {monitor!r}")
-
-
-def _is_optimizer(opt: Any) -> bool:
-    return hasattr(opt, "init") and hasattr(opt, "update") and not isinstance(opt, Metric)
-
-
-def _check_use(
-    evaluation: Any,
-    metrics: Sequence[Any],
-    monitor: str,
-    checkpoint: Any,
-    checkpoint_every: Any,
-    report: Any,
-    compile: Any,
-) -> None:
-    """Raises for arguments that would do nothing."""
-    if evaluation is None and (metrics or monitor != "loss"):
-        raise ValueError("train: metrics and monitor look at evaluation data; expected evaluation=(x, target), too")
-    if checkpoint is None and checkpoint_every is not None:
-        raise ValueError("train: checkpoint_every: expected a file to save to, too: checkpoint=...")
-    if report is not None and not callable(report):
-        raise TypeError(f"train: report: expected a function of a row, such as progress(), got {report!r}")
-    if not isinstance(compile, bool) and not callable(compile):
-        raise TypeError(f"train: compile: expected True, False or a compiled step, got {compile!r}")
-
-
-def _check_measures(who: str, model: Any, loss: Any, metrics: Any) -> list[str]:
-    """The names of loss and metrics, once all are what they should be."""
-    _check_part(f"{who}: model", model, "a layer such as serial(...)", isinstance(model, Layer))
-    _check_part(f"{who}: loss", loss, "a loss such as mse", isinstance(loss, Loss))
-    _check_part(f"{who}: metrics", metrics, "a list or tuple of metrics", isinstance(metrics, (list, tuple)))
-    for metric in metrics:
-        _check_part(f"{who}: metrics", metric, "metrics such as accuracy", isinstance(metric, Metric))
-        if np.ndim(metric.compute(metric.init())):
-            raise TypeError(f"{who}: metrics: expected metrics that give a number; {metric!r} gives an array")
-    names = ["loss", *(metric.kind for metric in metrics)]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{who}: metrics: two have the same name: {', '.join(names)}")
-    return names
-
-
-def _check_part(where: str, part: Any, expected: str, ok: bool) -> None:
-    """Each part has its place; a function that makes a part, given instead of it, is the common mistake."""
-    if not ok:
-        raise TypeError(f"{where}: expected {expected}, got {_kind(part)}{call_hint(part)}")
-
-
-def _check_step(given: Any, own: Any) -> None:
-    """Raises where a step that `make_step` has made is one of other parts: it would train something else."""
-    given = getattr(given, "function", given)
-    if isinstance(given, partial) and given.func is own.func and not _is_same(given, own):
-        raise ValueError("train: compile: got a step of another model, loss, optimizer or penalty than train itself")
-
-
-def _is_same(a: Any, b: Any) -> bool:
-    """Whether two functions are the same, with the same first arguments."""
-    if isinstance(a, partial) and isinstance(b, partial):
-        return len(a.args) == len(b.args) and all(map(_is_same, (a.func, *a.args), (b.func, *b.args)))
-    return a is b or callable(a) and bool(a == b)
-
-
-def _check_batch(who: str, batch: Any) -> None:
-    if not isinstance(batch, tuple) or len(batch) not in (2, 3):
-        raise TypeError(f"{who}: expected (x, target) or (x, target, weight), got {_kind(batch)}")
-
-
-def _kind(thing: Any) -> str:
-    return f"a tuple of {len(thing)}" if isinstance(thing, tuple) else type(thing).__name__

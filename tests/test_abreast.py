@@ -9,30 +9,14 @@ from fnn import tree
 from fnn.combinators import serial
 from fnn.contract import Eval, Layer, Train
 from fnn.layers import abreast
-from fnn.layers.activation import (
-    Elu,
-    Gelu,
-    GeluTanh,
-    HardSigmoid,
-    HardSwish,
-    HardTanh,
-    LeakyRelu,
-    Mish,
-    Relu,
-    Selu,
-    Sigmoid,
-    Silu,
-    Softplus,
-    Softsign,
-    Squareplus,
-    Tanh,
-)
+from fnn.layers.activation import Relu, Tanh
 from fnn.layers.conv import Conv1D, Conv2D, ConvTranspose2D
 from fnn.layers.norm import BatchNorm, GroupNorm, InstanceNorm
 from fnn.layers.pool import AvgPool2D, MaxPool1D, MaxPool2D
 from fnn.random import Key
 from fnn.testing import check_vjp
 from fnn.types import Array, Params, State
+from tests.cases import activation
 
 Images = Layer[Array, Array]
 
@@ -54,10 +38,8 @@ def run(layer: Images, params: Params, state: State, x: Array, dy: Array, train:
     return [y, dx, *tree.leaves(grads), *tree.leaves(after)]
 
 
-ELEMENTWISE: list[Images] = [
-    *(Relu, LeakyRelu(), Elu(), Selu, Gelu, GeluTanh, Silu, Mish, HardSwish),
-    *(Sigmoid, Tanh, Softplus, Softsign, Squareplus(), HardSigmoid, HardTanh),
-]
+ALL: dict[str, Images] = {repr(case.layer): case.layer for case in activation.CASES}
+ELEMENTWISE = [layer for name, layer in ALL.items() if not name.endswith("Softmax")]
 
 KEEP: list[tuple[Images, tuple[int, ...]]] = [
     *[(f, shape) for f in ELEMENTWISE for shape in ((5, 8, 3), (24, 24, 7))],

@@ -29,7 +29,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("contract",),
     ("layers", "combinators", "recurrence"),
     ("losses", "schedules", "optimizers", "metrics", "data", "checkpoint", "testing"),
-    ("history", "diagnosis", "reporting", "compile", "threads", "training"),
+    ("history", "diagnosis", "reporting", "compile", "threads", "preconditions", "training"),
 )
 """A module imports from its own level and those above it in this table. What is not listed may import everything."""
 

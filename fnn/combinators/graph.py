@@ -180,8 +180,7 @@ def _pick(values: Mapping[str, Any], names: Names) -> Any:
 def _add(sums: dict[str, Any], names: Names, parts: Any) -> None:
     """Adds gradients to the sums by name, never into an array that was given."""
     for name, part in ((names, parts),) if isinstance(names, str) else zip(names, parts):
-        before = sums.get(name)
-        sums[name] = part if before is None else before if part is None else added(before, part)
+        sums[name] = added(sums.get(name), part)
 
 
 def _dag_shapes(plan: Plan, children: Children, in_shape: Any) -> tuple[list[Any], Any]:

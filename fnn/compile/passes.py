@@ -181,13 +181,9 @@ def _with_whole_number(call: Call, wholes: dict[tuple[bytes, np.dtype[Any], int]
         array.setflags(write=False)
         wholes[key] = Storage("constant", array.nbytes, array)
     shape = (out.size // n, n)
-
-    def long(view: View) -> View:
-        return View(view.storage, view.offset, view.dtype, shape, contiguous_strides(shape, view.dtype.itemsize))
-
-    args = [long(other)] * 2
+    args = [_in_rows(other, shape)] * 2
     args[side] = View(wholes[key], 0, out.dtype, (n,), (out.dtype.itemsize,))
-    return Call(call.f, call.name, tuple(args), {}, "out", (long(out),), positional=call.positional)
+    return Call(call.f, call.name, tuple(args), {}, "out", (_in_rows(out, shape),), positional=call.positional)
 
 
 def _is_number(part: Any, out: View) -> bool:
@@ -223,16 +219,17 @@ def _with_rows(call: Call) -> list[Call]:
     tile = View(table, 0, out.dtype, (times, m), (m * size, size))
     source = View(row.storage, row.offset, row.dtype, (m,), row.strides[-1:])
     shape = (n // times, times * m)
-
-    def long(view: View) -> View:
-        return View(view.storage, view.offset, view.dtype, shape, contiguous_strides(shape, size))
-
-    args = [long(call.args[1 - side])] * 2
+    args = [_in_rows(call.args[1 - side], shape)] * 2
     args[side] = View(table, 0, out.dtype, shape[1:], (size,))
     return [
         Call(np.copyto, "copyto", (tile, source), {}, "write", (tile,)),
-        Call(call.f, call.name, tuple(args), {}, "out", (long(out),), positional=True),
+        Call(call.f, call.name, tuple(args), {}, "out", (_in_rows(out, shape),), positional=True),
     ]
+
+
+def _in_rows(view: View, shape: tuple[int, int]) -> View:
+    """The same numbers, as they follow each other in memory, as a matrix."""
+    return View(view.storage, view.offset, view.dtype, shape, contiguous_strides(shape, view.dtype.itemsize))
 
 
 def _divisor(n: int, most: int) -> int:
