@@ -19,37 +19,42 @@ def positive(who: str, name: str, value: int) -> int:
 
 def fraction(who: str, name: str, value: float) -> float:
     """The value if it lies in [0, 1); `ValueError` names what it was for."""
-    if not (isinstance(value, (int, float, np.floating)) and math.isfinite(value) and 0 <= value < 1):
+    if not (_is_number(value) and 0 <= value < 1):
         raise ValueError(f"{who}: expected {name} in [0, 1), got {value!r}")
-    return float(value)
+    return _as_float(value)
 
 
 def number(who: str, name: str, value: float, above: float = -math.inf, below: float = math.inf) -> float:
     """The value if it is a finite number, larger than `above` and smaller than `below`; else `ValueError`."""
-    if not _is_number(value) or not math.isfinite(value):
+    if not (_is_number(value) and -math.inf < value < math.inf):
         raise ValueError(f"{who}: expected {name} to be a finite number, got {value!r}")
     if not above < value < below:
         bounds = [f"larger than {above:g}"] * (above > -math.inf) + [f"smaller than {below:g}"] * (below < math.inf)
         raise ValueError(f"{who}: expected {name} to be {' and '.join(bounds)}, got {value!r}")
-    return float(value)
+    return _as_float(value)
 
 
 def not_negative(who: str, name: str, value: float) -> float:
     """The value if it is finite and at least 0; `ValueError` names what it was for."""
-    if not (_is_number(value) and math.isfinite(value) and value >= 0):
+    if not (_is_number(value) and 0 <= value < math.inf):
         raise ValueError(f"{who}: expected a finite {name} of at least 0, got {value!r}")
-    return float(value)
+    return _as_float(value)
 
 
 def above_zero(who: str, name: str, value: float) -> float:
     """The value if it is finite and above 0; `ValueError` names what it was for."""
-    if not (_is_number(value) and math.isfinite(value) and value > 0):
+    if not (_is_number(value) and 0 < value < math.inf):
         raise ValueError(f"{who}: expected a finite {name} above 0, got {value!r}")
-    return float(value)
+    return _as_float(value)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+
+
+def _as_float(value: float) -> float:
+    """A Python float as it is: it may be one that changes from call to call (`fnn.recordable.live`)."""
+    return value if isinstance(value, float) and not isinstance(value, np.floating) else float(value)
 
 
 def call_hint(part: Any, arguments: str = "...") -> str:

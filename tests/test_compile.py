@@ -31,8 +31,11 @@ from fnn.layers.pool import MaxPool2D
 from fnn.layers.shape import Flatten
 from fnn.losses import mse, softmax_cross_entropy
 from fnn.optimizers import adam, sgd
+from fnn.optimizers.contextual import PlateauState
+from fnn.optimizers.transforms import InjectState, SkippedState
 from fnn.random import Key
 from fnn.recordable import unexpected
+from fnn.schedules import cosine
 from fnn.training import make_step
 from fnn.types import ShapeError
 from tests.case import Case
@@ -123,10 +126,6 @@ def test_every_loss(case: LossCase) -> None:
     check_replayed(replays(f, calls))
 
 
-NOT_RECORDABLE = {"plateau", "skip", "inject"}
-"""Rules that decide by the loss or the gradients, or build an optimizer from numbers in each step."""
-
-
 def is_matrix(path: str, parameter: Any) -> bool:
     return np.ndim(parameter) > 1
 
@@ -155,8 +154,40 @@ def test_every_optimizer(row: Row) -> None:
     for plain, expected, other, given in kept:
         assert_same(plain, other)
         assert_same(expected, given)
-    if row.label not in NOT_RECORDABLE:
-        check_replayed(replayed)
+    check_replayed(replayed)
+
+
+DECIDING: dict[str, tuple[fo.GradientTransformation, int]] = {
+    "skips a NaN": (fo.skip_nonfinite(fo.adam(0.05)), 2),
+    "skips a NaN of the second gradient": (fo.skip_nonfinite(fo.sam(fo.adam(0.05))), 2),
+    "reduces twice": (fo.reduce_on_plateau(fo.sgd(0.5), factor=0.5, patience=1, every=2, cooldown=1), 2),
+    "injects a schedule": (fo.inject(fo.adamw, learning_rate=cosine(0.1, steps=9), weight_decay=0.01), 1),
+}
+"""Optimizers that decide by the loss, by the gradients or by numbers in their state, and the plans it takes."""
+
+
+@pytest.mark.parametrize("name", DECIDING)
+def test_optimizers_that_decide_are_replayed(name: str) -> None:
+    opt, plans = DECIDING[name]
+    net = serial(Dense(7), Tanh, Dense(3))
+    step = make_step(net, mse, opt)
+    replayed = compiled(step)
+    rng = np.random.default_rng(0)
+    params = net.init(Key(0), (4,))
+    plain = other = TrainState(0, params, {}, opt.init(params), Key(1))
+    for i in range(24):
+        x = np.full((6, 4), np.nan, np.float32) if i in (3, 4, 11) and "NaN" in name else rng.random((6, 4), np.float32)
+        if i == 12 and isinstance(plain.opt_state, InjectState):
+            values = {**plain.opt_state.values, "weight_decay": 0.5}
+            plain, other = [attrs.evolve(s, opt_state=s.opt_state._replace(values=values)) for s in (plain, other)]
+        batch = x, rng.standard_normal((6, 3), np.float32)
+        plain, other = step(plain, batch)[0], replayed(other, batch)[0]
+        assert_same(plain, other)
+    assert len(replayed.plans) == plans and not replayed.reasons
+    if isinstance(plain.opt_state, PlateauState):
+        assert plain.opt_state.factor <= 0.25
+    if isinstance(plain.opt_state, SkippedState):
+        assert plain.opt_state.skipped == 3
 
 
 def test_the_random_numbers_are_those_of_the_step() -> None:

@@ -143,7 +143,7 @@ def _ascent(radius: float, norm: float) -> float:
 
 
 class PlateauState(NamedTuple):
-    """Updates made, the last rate, the factor, the best mean loss, looks since then, rest, and the running sums."""
+    """Updates made, the last rate, the fields of `Watch`, and the state of the optimizer."""
 
     step: int
     learning_rate: float
@@ -154,6 +154,17 @@ class PlateauState(NamedTuple):
     value: float
     examples: float
     inner: Any
+
+
+class Watch(NamedTuple):
+    """The factor, the best mean loss, looks since then, rest, and the running sums of losses and examples."""
+
+    factor: float
+    best: float
+    waited: int
+    resting: int
+    value: float
+    examples: float
 
 
 class PlateauRule(NamedTuple):
@@ -187,7 +198,7 @@ def reduce_on_plateau(
     threshold takes `best (1 - rtol)`, which a negative loss passes by getting worse). After a reduction nothing is
     counted for `cooldown` looks; the product of all factors does not fall below `smallest`. It multiplies the updates
     of `opt`, which for all rules here is its learning rate; averages belong around it: `ema(reduce_on_plateau(...))`,
-    not the other way. Steps are not compiled.
+    not the other way.
     """
     if not 0 < factor < 1:
         raise ValueError(f"reduce_on_plateau: expected factor between 0 and 1, got {factor!r}")
@@ -238,23 +249,36 @@ def _plateau_update(
     updates, inner = update(grads, state.inner, params, context)
     if state.factor != 1.0:
         updates = tree.map(bind(np.multiply, state.factor), updates)
-    rate = state.factor * (learning_rate(inner) or 0.0)
-    value = state.value + live(float, context.value) * live(float, context.examples)
-    examples = state.examples + live(float, context.examples)
+    rate = learning_rate(inner)
     step = state.step + 1
-    seen = state._replace(step=step, learning_rate=rate, value=value, examples=examples, inner=inner)
-    return updates, seen if step % rule.every or not examples else _look(rule, seen)
+    examples = live(float, context.examples)
+    watch = Watch(
+        state.factor,
+        state.best,
+        state.waited,
+        state.resting,
+        state.value + live(float, context.value) * examples,
+        state.examples + examples,
+    )
+    after = Watch(*[live(_watched, name, rule, step, *watch) for name in Watch._fields])
+    return updates, PlateauState(step, 0.0 if rate is None else state.factor * rate, *after, inner)
 
 
-def _look(rule: PlateauRule, state: PlateauState) -> PlateauState:
+def _watched(name: str, rule: PlateauRule, step: int, *watch: Any) -> Any:
+    """One field of the state after a step, which may end in a look at the mean loss."""
+    seen = Watch(*watch)
+    return getattr(seen if step % rule.every or not seen.examples else _look(rule, seen), name)
+
+
+def _look(rule: PlateauRule, watch: Watch) -> Watch:
     """The state after a look at the mean loss."""
-    loss = state.value / state.examples
-    state = state._replace(value=0.0, examples=0.0)
-    best, resting = state.best, max(0, state.resting - 1)
+    loss = watch.value / watch.examples
+    best, resting = watch.best, max(0, watch.resting - 1)
+    watch = watch._replace(value=0.0, examples=0.0)
     if math.isinf(best) and loss < best or loss < best - (rule.atol + rule.rtol * abs(best)):
-        return state._replace(best=loss, waited=0, resting=resting)
-    if state.resting:
-        return state._replace(waited=0, resting=resting)
-    if state.waited < rule.patience:
-        return state._replace(waited=state.waited + 1)
-    return state._replace(factor=max(rule.smallest, state.factor * rule.factor), waited=0, resting=rule.cooldown)
+        return watch._replace(best=loss, waited=0, resting=resting)
+    if watch.resting:
+        return watch._replace(waited=0, resting=resting)
+    if watch.waited < rule.patience:
+        return watch._replace(waited=watch.waited + 1)
+    return watch._replace(factor=max(rule.smallest, watch.factor * rule.factor), waited=0, resting=rule.cooldown)

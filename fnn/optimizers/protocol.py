@@ -18,6 +18,7 @@ import numpy as np
 
 from fnn import tree
 from fnn.contract import code
+from fnn.recordable import live
 from fnn.types import EMPTY, Params, bind
 
 Init: TypeAlias = Callable[[Params], Any]
@@ -172,7 +173,7 @@ def learning_rate(state: Any) -> float | None:
     """The learning rate that an optimizer's state says it used last; `None` if it says none."""
     found = state.get("learning_rate") if isinstance(state, Mapping) else getattr(state, "learning_rate", None)
     if found is not None and not isinstance(found, (Mapping, tuple)):
-        return float(found)
+        return live(float, found)
     if isinstance(state, (Mapping, tuple)):
         parts = state.values() if isinstance(state, Mapping) else state
         rates = [rate for rate in (learning_rate(part) for part in parts) if rate is not None]

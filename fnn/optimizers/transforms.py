@@ -325,8 +325,8 @@ def _checked(path: str, g: Array, p: Array) -> Array:
     return g
 
 
-def _finite(g: Any) -> bool:
-    return bool(np.isfinite(g).all())
+def _finite(g: Any) -> Any:
+    return np.isfinite(g).all()
 
 
 class ZeroedState(NamedTuple):
@@ -392,20 +392,27 @@ def _skip_update(
     params: Params,
     context: Context | None,
 ) -> tuple[Params, SkippedState]:
-    bad = next((path for path, g in tree.items(grads) if not _finite(g)), None)
-    if bad is None:
-        updates, inner = update(grads, state.inner, params, context)
-        if context is not None:  # gradients at other parameters may have gone into them
-            bad = next((path for path, u in tree.items(updates) if not _finite(u)), None)
-    if bad is None:
-        return updates, SkippedState(state.skipped, 0, inner)
+    found = grads
+    if _all_finite(grads):
+        found, inner = update(grads, state.inner, params, context)
+        if context is None or _all_finite(found):  # gradients at other parameters may have gone into them
+            return found, SkippedState(state.skipped, 0, inner)
     check_gradients(grads, params)
     if most is not None and state.in_a_row >= most:
+        bad = next(path for path, g in tree.items(found) if not _finite(g))
         raise FloatingPointError(
             f"skip_nonfinite: the gradient of {bad or 'the parameter'} is not finite, "
             f"{state.in_a_row + 1} times in a row"
         )
     return no_updates(params), SkippedState(state.skipped + 1, state.in_a_row + 1, state.inner)
+
+
+def _all_finite(values: Params) -> bool:
+    return live(_all, *[_finite(g) for g in tree.leaves(values)])
+
+
+def _all(*flags: Any) -> bool:
+    return all(map(bool, flags))
 
 
 # --- hyper-parameters in the state -----------------------------------------------------------------------------------
@@ -429,7 +436,7 @@ def inject(build: Callable[..., GradientTransformation], /, **hyper: Any) -> Opt
 
     `inject(adamw, learning_rate=cosine(...), weight_decay=1e-2)`: schedules are evaluated at every step; numbers stand
     in the state, `state.values["weight_decay"]`, and are taken from there. Other arguments are passed on, and so are
-    b1 and b2, which cannot change: moments are kept as sums that belong to them. Steps are not compiled.
+    b1 and b2, which cannot change: moments are kept as sums that belong to them.
     """
     schedules = {name: value for name, value in hyper.items() if name != "where" and callable(value)}
     if fixed_here := BETAS & schedules.keys():
