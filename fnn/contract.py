@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 import attrs
 import numpy as np
@@ -114,6 +114,11 @@ class Layer(Generic[X_contra, Y_co]):
             got = type(params).__name__
             raise TypeError(f"{self.kind}.apply: expected parameters first, as in net.apply(params, x), got {got}")
         return evaluator(self)(params, EMPTY if state is None else state, x)
+
+    if not TYPE_CHECKING:  # for type checkers a layer stays what cannot be called
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            raise not_called(self, "a layer", "net.apply(params, x), with params = net.init(Key(0), in_shape)")
 
     def __repr__(self) -> str:
         return code(self) if self.name is None else f"named({self.name!r}, {code(self)})"
@@ -301,6 +306,11 @@ class Loss(Generic[Y, T_contra]):
     config: Mapping[str, Any] = EMPTY
     build: Callable[..., Any] | None = None
 
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            raise not_called(self, "a loss", "value, cache = loss.forward(output, target, None)")
+
     def __repr__(self) -> str:
         return code(self)
 
@@ -405,6 +415,13 @@ class Built(Protocol):
     def config(self) -> Mapping[str, Any]: ...
     @property
     def build(self) -> Callable[..., Any] | None: ...
+
+
+def not_called(thing: Built, what: str, use: str) -> TypeError:
+    """The error for calling a thing that is a record of functions: its value takes no parentheses."""
+    if thing.build is None:
+        return TypeError(f"{thing.kind}: {what} as it is, written without parentheses; to use it: {use}")
+    return TypeError(f"{thing.kind}: {what} is not called; to use it: {use}")
 
 
 def code(thing: Built) -> str:

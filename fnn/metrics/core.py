@@ -7,12 +7,12 @@ accumulations is the metric of all the data, however it was split.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import attrs
 import numpy as np
 
-from fnn.contract import Loss, code
+from fnn.contract import Loss, code, not_called
 from fnn.losses.core import sums_of
 from fnn.types import EMPTY, Array, NDArray, ShapeError, bind
 
@@ -43,6 +43,12 @@ class Metric(Generic[Y, T, R]):
     higher_is_better: bool = True
     config: Mapping[str, Any] = EMPTY
     build: Callable[..., Any] | None = None
+
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            use = "metric.compute(metric.update(metric.init(), output, target, None))"
+            raise not_called(self, "a metric", f"{use}, or fnn.evaluate")
 
     def __repr__(self) -> str:
         return code(self)

@@ -113,9 +113,9 @@ serial(Dense(3), np.tanh)  # E: call-overload -> TypeError: expected layers, got
 serial([Dense(3), Tanh])  # E: call-overload -> TypeError: expected layers
 serial(Dense(3), mse)  # E: call-overload -> TypeError: expected layers, got mse in position 1
 serial(Dense(3), "tanh")  # E: call-overload -> TypeError: expected layers, got 'tanh' in position 1
-Sigmoid()  # E: operator -> TypeError: 'Layer' object is not callable
-serial(Flatten(), Dense(3))  # E: operator -> TypeError: 'Layer' object is not callable
-net(x)  # E: operator -> TypeError: 'Layer' object is not callable
+Sigmoid()  # E: operator -> TypeError: Sigmoid: a layer as it is, written without parentheses
+serial(Flatten(), Dense(3))  # E: operator -> TypeError: Flatten: a layer as it is, written without parentheses
+net(x)  # E: operator -> TypeError: serial: a layer is not called; to use it: net.apply(params, x)
 Dropout()  # E: call-arg -> TypeError: missing 1 required positional argument: 'rate'
 Dense()  # E: call-arg -> TypeError: missing 1 required positional argument: 'features'
 Dense(3, Tanh)  # E: arg-type, call-arg|misc -> TypeError: takes 1 positional argument
@@ -178,7 +178,7 @@ grad(net, mse)(params, {}, x, y, "train")  # E: arg-type -> TypeError: Train(key
 pullback(net, params, {}, tokens, Eval())  # E: misc -> TypeError: the input is int64
 pullback(net, params, {}, x, Eval)  # E: arg-type -> TypeError: Train(key) or Eval()
 pullback(net, params, {}, x, Eval())[2](labels)  # E: arg-type
-mse(x, y)  # E: operator -> TypeError: 'Loss' object is not callable
+mse(x, y)  # E: operator -> TypeError: mse: a loss as it is, written without parentheses; to use it: value, cache = loss.f
 squares.forward(x, labels, None)  # E: arg-type -> ValueError: mse: expected output and target of one shape
 mse.kind = "mean"  # E: misc -> AttributeError
 
