@@ -12,7 +12,7 @@ import attrs
 from fnn.checkpoint import CheckpointError, check_saving, load, load_metadata, save
 from fnn.contract import Train
 from fnn.random import Key
-from fnn.types import Params, State
+from fnn.types import EMPTY, Params, State
 
 
 @attrs.frozen(eq=False)
@@ -68,6 +68,8 @@ class Run:
     """What it is the value of."""
     per_epoch: int = 0
     """Steps in an epoch."""
+    made: Mapping[str, str] = EMPTY
+    """What is trained, and how: the code of the model, the loss, the optimizer and the penalty."""
     loss: float = 0.0
     """The weighted sum of the training losses since the last row."""
     weight: float = 0.0
@@ -79,13 +81,14 @@ class Run:
         """The run after one step more, with the mean loss and the weight of its batch."""
         total = self.loss + loss * weight
         weight += self.weight
-        told = self.score, self.monitor, self.per_epoch
+        told = self.score, self.monitor, self.per_epoch, self.made
         return Run(train_state, self.best, *told, total, weight, self.seconds, self.history)
 
 
 def save_run(path: str | PathLike[str], run: Run) -> None:
     """Writes the run to a checkpoint: its train states as arrays, the rest as metadata."""
-    told = {name: getattr(run, name) for name in ("score", "monitor", "per_epoch", "loss", "weight", "seconds")}
+    fields = "score", "monitor", "per_epoch", "made", "loss", "weight", "seconds"
+    told = {name: getattr(run, name) for name in fields}
     columns = {field.name: [getattr(row, field.name) for row in run.history] for field in attrs.fields(Row)}
     save(path, _kept(run), metadata={"run": {**told, "history": columns}})
 

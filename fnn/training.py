@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -207,7 +208,8 @@ def train(
         interrupted from the keyboard. That it can be written is tried before the first step.
     resume: a checkpoint, or the `train_state` of a result, to go on from; `params` then only say what it must contain.
         Training n steps gives the same bits as training k, saving, loading in a new process and training n - k; from
-        a checkpoint the history is the same too. (A `train_state` is without history and best parameters.)
+        a checkpoint the history is the same too. (A `train_state` is without history and best parameters.) A checkpoint
+        holds the code of its model, loss, optimizer and penalty; the logger "fnn" says so where they were others.
 
     compile: record the step when the form of a batch repeats, and replay it from planned memory, with the same bits
         (`fnn.compiled`). A step that cannot be recorded is run as it is, and the logger "fnn" says why in one line.
@@ -227,7 +229,8 @@ def train(
     row_every = None if every is None else positive("train", "every", every)
     save_every = per_epoch if checkpoint_every is None else positive("train", "checkpoint_every", checkpoint_every)
     check_use(evaluation, metrics, monitor, checkpoint, checkpoint_every, report, compile)
-    run = attrs.evolve(_start(params, state, key, data, opt, model, resume), per_epoch=per_epoch)
+    run = _start(params, state, key, data, opt, model, resume)
+    run = attrs.evolve(run, per_epoch=per_epoch, made=_made(run, model=model, loss=loss, opt=opt, penalty=penalty))
     if evaluation is not None:
         _try_evaluation(model, run.train_state, evaluation, loss, metrics)
     if checkpoint is not None:
@@ -386,6 +389,17 @@ def _start(
         names = f"the {part} of this training", f"the {part} to resume from"
         tree.check_same_structure(getattr(fresh, part), getattr(resume, part), names)
     return Run(resume, Best(resume.params, resume.state))
+
+
+def _made(run: Run, **parts: Any) -> Mapping[str, str]:
+    """The code of what a run is made of; says where that of a checkpoint was another, whose numbers may not fit."""
+    known = {name: part is None or hasattr(part, "config") for name, part in parts.items()}
+    told = {name: repr(part) if known[name] else type(part).__name__ for name, part in parts.items()}
+    made = {name: re.sub(" at 0x[0-9A-Fa-f]+", "", code) for name, code in told.items()}
+    for name, now in made.items():
+        if (then := run.made.get(name, now)) != now:
+            _say("resumed with other parts", f"{name}={then} made the checkpoint, now it is {name}={now}")
+    return made
 
 
 def _try_evaluation(

@@ -30,7 +30,7 @@ from fnn.layers.activation import Relu, Tanh
 from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout
 from fnn.layers.norm import BatchNorm
-from fnn.losses import mse, sigmoid_cross_entropy, softmax_cross_entropy, triplet
+from fnn.losses import l2, mse, sigmoid_cross_entropy, softmax_cross_entropy, triplet
 from fnn.metrics import Metric, accuracy
 from fnn.optimizers import accumulate, adam, adamw, sgd
 from fnn.reporting import progress
@@ -187,6 +187,28 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
 def test_a_state_of_another_training_lists_paths(change: Callable[[TrainState], TrainState], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         fit(resume=change(fit().train_state))
+
+
+def test_a_checkpoint_says_what_made_it_and_resuming_with_other_parts_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run.npz"
+    penalty = "l2(0.1, where=<tests.test_training.Somewhere object>)"
+    made = {"model": repr(NET), "loss": "mse", "opt": "adam(0.01)", "penalty": penalty}
+    fit(checkpoint=path, penalty=l2(0.1, where=Somewhere()))
+    assert fnn.load_metadata(path)["run"]["made"] == made
+    fit(resume=path, epochs=3, penalty=l2(0.1, where=Somewhere()))
+    assert not caplog.messages
+    fit(resume=path, epochs=3, opt=adamw(0.01), penalty=l2(0.1, where=Somewhere()))
+    (line,) = caplog.messages
+    assert line == "train: resumed with other parts: opt=adam(0.01) made the checkpoint, now it is opt=adamw(0.01)"
+
+
+class Somewhere:
+    """A selector whose code is an address."""
+
+    def __call__(self, path: str, parameter: Array) -> bool:
+        return parameter.ndim > 1
 
 
 @pytest.mark.parametrize("resume", [3, PARAMS, fit()], ids=["int", "params", "result"])
