@@ -13,7 +13,7 @@ from fnn.types import Shape, ShapeError
 def positive(who: str, name: str, value: int) -> int:
     """The value if it is a positive integer; `ValueError` names what it was for."""
     if isinstance(value, (bool, float)) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{who}: expected {name} to be a positive integer, got {value!r}")
+        raise ValueError(f"{who}: expected {name} to be a positive integer, got {_shown(value)}")
     return int(value)
 
 
@@ -55,6 +55,11 @@ def _is_number(value: Any) -> bool:
 def _as_float(value: float) -> float:
     """A Python float as it is: it may be one that changes from call to call (`fnn.recordable.live`)."""
     return value if isinstance(value, float) and not isinstance(value, np.floating) else float(value)
+
+
+def _shown(value: Any) -> str:
+    """The value, or of what type it is, where it is long."""
+    return text if len(text := repr(value)) < 80 else type(value).__name__
 
 
 def call_hint(part: Any, arguments: str = "...") -> str:

@@ -50,6 +50,7 @@ def save(path: Path, tree: Tree, *, metadata: Mapping[str, Any] | None = None) -
     numbers, strings, lists and mappings of those), `ValueError` for names that cannot be paths, `OSError` for a place
     that cannot be written to.
     """
+    _check_path("save", path)
     leaves = _leaves(tree)
     arrays = {where: leaf for where, leaf in leaves.items() if isinstance(leaf, np.ndarray)}
     index = {
@@ -77,6 +78,7 @@ def load(path: Path, like: T) -> T:
 
         state = load("run.npz", like=start)  # start: a fresh state of the same network and optimizer
     """
+    _check_path("load", path)
     wanted = _leaves(like)
     with _opened(path) as (archive, index):
         found = {**_arrays(path, archive, index), **index["values"]}
@@ -110,6 +112,11 @@ def load_metadata(path: Path) -> dict[str, Any]:
     with _opened(path) as (_, index):
         metadata: dict[str, Any] = index["metadata"]
         return metadata
+
+
+def _check_path(who: str, path: Path) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{who}: expected the path of a file first, then the tree, got {type(path).__name__}")
 
 
 # --- trees as tables of leaves ---------------------------------------------------------------------------------------

@@ -79,10 +79,12 @@ def check_use(
 def check_measures(who: str, model: Any, loss: Any, metrics: Any) -> list[str]:
     """The names of loss and metrics, once all are what they should be."""
     check_part(f"{who}: model", model, "a layer such as serial(...)", isinstance(model, Layer))
-    check_part(f"{who}: loss", loss, "a loss such as mse", isinstance(loss, Loss))
+    own = "; fnn.losses.loss makes one of your own from a pair of functions"
+    check_part(f"{who}: loss", loss, "a loss such as mse", isinstance(loss, Loss), own)
     check_part(f"{who}: metrics", metrics, "a list or tuple of metrics", isinstance(metrics, (list, tuple)))
     for metric in metrics:
-        check_part(f"{who}: metrics", metric, "metrics such as accuracy", isinstance(metric, Metric))
+        own = "; fnn.metrics.mean_of(name, f) makes one of a function f(output, target) that gives a number an example"
+        check_part(f"{who}: metrics", metric, "metrics such as accuracy", isinstance(metric, Metric), own)
         if np.ndim(metric.compute(metric.init())):
             raise TypeError(f"{who}: metrics: expected metrics that give a number; {metric!r} gives an array")
     names = ["loss", *(metric.kind for metric in metrics)]
@@ -91,10 +93,14 @@ def check_measures(who: str, model: Any, loss: Any, metrics: Any) -> list[str]:
     return names
 
 
-def check_part(where: str, part: Any, expected: str, ok: bool) -> None:
-    """Each part has its place; a function that makes a part, given instead of it, is the common mistake."""
+def check_part(where: str, part: Any, expected: str, ok: bool, own: str = "") -> None:
+    """Each part has its place; a function that makes a part, given instead of it, is the common mistake.
+
+    own: what to say to those who give a function of their own.
+    """
     if not ok:
-        raise TypeError(f"{where}: expected {expected}, got {kind_of(part)}{call_hint(part)}")
+        theirs = own and callable(part) and not str(getattr(part, "__module__", "")).startswith("fnn.")
+        raise TypeError(f"{where}: expected {expected}, got {kind_of(part)}{own if theirs else call_hint(part)}")
 
 
 def check_step(given: Any, own: Any) -> None:

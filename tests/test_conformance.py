@@ -47,6 +47,14 @@ def test_a_wrong_input_is_refused(case: Case, shape: Any) -> None:
 
 
 @every_case
+def test_no_examples_have_no_outputs(case: Case) -> None:
+    params, state, x = case.subject().point()
+    y = case.layer.apply(params, tree.map(lambda a: a[:0], x), state)
+    expected = tree.map(lambda a: (0, *a.shape[1:]), case.layer.apply(params, x, state))
+    assert tree.map(np.shape, y) == expected
+
+
+@every_case
 def test_repr_is_the_code_that_builds_the_layer(case: Case) -> None:
     code = repr(case.layer)
     built = eval(code, dict(NAMES))

@@ -462,6 +462,26 @@ def test_refused(error: type[Exception], message: str, call: Callable[[], Any]) 
         call()
 
 
+@pytest.mark.parametrize("loss", [softmax_focal(), multiclass_hinge], ids=str)
+def test_a_class_that_is_ruled_out_counts_nothing(loss: Loss[Any, Any]) -> None:
+    """Logits of minus infinity, as of actions that are not allowed."""
+    z = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    labels = np.array([0, 1, 2])
+    masked = z.copy()
+    masked[:, 3] = -np.inf
+    value, cache = loss.forward(masked, labels, None)
+    expected, among = loss.forward(z[:, :3].copy(), labels, None)
+    assert value == pytest.approx(float(expected), rel=1e-6)
+    np.testing.assert_allclose(loss.vjp(cache)[:, :3], loss.vjp(among), rtol=1e-5, atol=1e-7)
+    assert not loss.vjp(cache)[:, 3].any()
+
+
+def test_labels_may_be_a_list_where_some_are_ignored() -> None:
+    z = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    loss: Loss[Any, Any] = softmax_cross_entropy(ignore=-1)
+    assert loss.forward(z, [0, 2, -1], None)[0] == loss.forward(z, np.array([0, 2, -1]), None)[0]
+
+
 def test_an_evaluation_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="the weights of all examples sum to 0"):
         evaluate(Identity, {}, (Z, L * 0), loss=softmax_cross_entropy(ignore=0))

@@ -397,12 +397,12 @@ def _cut(spec: _Attention, params: Params, sources: Sources, products: tuple[Arr
 
 def _split(a: Array, heads: int) -> Array:
     """(batch, time, heads * width) as (batch, heads, time, width), a view."""
-    return a.reshape(*a.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+    return a.reshape(*a.shape[:2], heads, a.shape[2] // heads).transpose(0, 2, 1, 3)
 
 
 def _merged(a: Array) -> Array:
     """(batch, heads, time, width) as (batch, time, heads * width), a view of what `attend` gives."""
-    return a.transpose(0, 2, 1, 3).reshape(len(a), a.shape[2], -1)
+    return a.transpose(0, 2, 1, 3).reshape(len(a), a.shape[2], a.shape[1] * a.shape[3])
 
 
 # --- from inputs of each kind to a layer -----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def dense_forward(params: Params, x: Array) -> tuple[Array, Array]:
     y: Array = (x if x.ndim == 2 else rows(x)).dot(weight)
     if "bias" in params:
         y += params["bias"]
-    return (y if x.ndim == 2 else y.reshape(*x.shape[:-1], -1)), x
+    return (y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[1])), x
 
 
 def dense_param_vjp(params: Params, x: Array, dy: Array) -> Params:

@@ -332,7 +332,7 @@ def _over_columns(sums: Array, columns: Columns) -> Array:
 def _group_means(sums: Array, x: Array, columns: Columns, groups: int) -> Array:
     """`(examples, columns)` summed over each group and divided by its size, again for every column."""
     copies, channels, places, images, _ = columns
-    size = x[0].size // (groups * images)
+    size = max(1, x.shape[1] * x.shape[2] // (groups * images))
     parts = sums.reshape(len(sums), copies, groups, channels // groups, places, images)
     means = np.empty(parts.shape, sums.dtype)
     np.multiply(parts.sum((1, 3, 4), keepdims=True), 1 / size, out=means)
@@ -366,6 +366,8 @@ def _affine(x: Array, factor: Array, offset: Array | None, out: Array) -> Array:
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
     """Pairs of slices of examples and positions that cover `(examples, positions, columns)` in blocks."""
     examples, positions, columns = shape
+    if not examples * positions * columns:
+        return
     height = min(positions, _height(columns))
     several = max(1, BLOCK // (positions * columns))
     for i in range(0, examples, several):

@@ -233,7 +233,7 @@ def global_average_vjp(who: str, axes: int, params: Params, cache: tuple[int, ..
 def _pixels(who: str, axes: int, x: Array) -> Array:
     """`(batch, pixels, channels)`."""
     check_image(who, axes, x)
-    return x.reshape(len(x), -1, x.shape[-1])
+    return x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,9 @@ from fnn.types import Array, Ints, NDArray, Shape, ShapeError, bind, ones
 
 C = TypeVar("C")
 
+LOWEST = {dtype: float(np.finfo(dtype).min) for dtype in "efdg"}
+"""The finite number that stands for minus infinity where it is multiplied by 0."""
+
 
 # --- targets of classes ----------------------------------------------------------------------------------------------
 
@@ -67,7 +70,7 @@ def class_targets(classes: Classes, output: Array, target: Array | Ints) -> Targ
     if classes.class_weights is not None:
         t = t * np.array(classes.class_weights, t.dtype)
     if classes.ignore is not None:
-        share = share * (target.reshape(per_example.shape) != classes.ignore)
+        share = share * (np.reshape(target, per_example.shape) != classes.ignore)
     t = t * np.broadcast_to(share, per_example.shape).reshape(-1, 1)
     return Targets(t, t.dot(ones(n, t.dtype)))
 

@@ -11,16 +11,20 @@ from fnn.check import fraction, number
 from fnn.contract import Loss
 from fnn.layers.activation import log1p_exp
 from fnn.layers.softmax import row_max
-from fnn.losses.classes import Classes, Targets, checked_classes, class_forward, class_loss, class_vjp
+from fnn.losses.classes import (
+    LOWEST,
+    Classes,
+    Targets,
+    checked_classes,
+    class_forward,
+    class_loss,
+    class_vjp,
+)
 from fnn.losses.core import elementwise, example_means, like_output, loss
 from fnn.recordable import unexpected
 from fnn.types import Array, Ints, Shape, bind, ones
 
 # --- softmax cross-entropy: l = log sum_k exp(z_k) - sum_k t_k z_k,   d = softmax(z) - t -----------------------------
-
-
-LOWEST = {dtype: float(np.finfo(dtype).min) for dtype in "efdg"}
-"""The finite number that stands for minus infinity where it is multiplied by 0."""
 
 
 class SoftmaxCache(NamedTuple):

@@ -11,7 +11,7 @@ from fnn.check import not_negative, number
 from fnn.contract import Loss
 from fnn.layers.activation import log1p_exp
 from fnn.layers.softmax import row_max
-from fnn.losses.classes import Targets, checked_classes, class_loss
+from fnn.losses.classes import LOWEST, Targets, checked_classes, class_loss
 from fnn.losses.core import elementwise
 from fnn.losses.entropy import sigmoid, sigmoid_targets
 from fnn.types import Array, Ints, bind, ones
@@ -81,6 +81,7 @@ def softmax_focal_forward(gamma: float, logits: Array, targets: Targets) -> tupl
     y -= np.log(np.exp(y).dot(one))[:, None]
     p = np.exp(y)
     q = -np.expm1(y)
+    np.maximum(y, LOWEST[y.dtype.char], out=y)
     weight = targets.t * np.power(q, gamma)
     relative = y / np.maximum(q, np.finfo(q.dtype).tiny)
     return (weight * y).dot(one) * -1.0, (p, weight * (gamma * p * relative - 1))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fnn.contract import Loss
-from fnn.losses.classes import Classes, Targets, class_forward, class_vjp
+from fnn.losses.classes import LOWEST, Classes, Targets, class_forward, class_vjp
 from fnn.losses.core import elementwise, loss
 from fnn.recordable import unexpected
 from fnn.types import Array, Ints, Shape, ShapeError, bind, ones
@@ -42,7 +42,7 @@ def rival_forward(output: Array, targets: Targets) -> tuple[Array, Array]:
     t = targets.t
     others = np.where(t > 0, -np.inf, output)
     rival = (others.argmax(axis=1)[:, None] == np.arange(t.shape[1])).astype(t.dtype)
-    l = others.max(axis=1) - (output * t).dot(ones(t.shape[1], t.dtype)) + 1
+    l = others.max(axis=1) - (np.maximum(output, LOWEST[output.dtype.char]) * t).dot(ones(t.shape[1], t.dtype)) + 1
     return np.maximum(l, 0), (rival - t) * (l > 0)[:, None]
 
 

@@ -371,7 +371,7 @@ def _muon_rule(rule: MuonRule, g: Array, u: Array, old_trace: Array, trace: Arra
 def _muon_step(rule: MuonRule, lr: float, path: str, h: Array, p: Array) -> Array:
     rows, columns = math.prod(h.shape[:-1]), h.shape[-1]
     u = orthogonal(h.reshape(rows, columns), rule.iterations, rule.eps).reshape(h.shape)
-    u *= -lr * math.sqrt(max(1.0, columns / rows))
+    u *= -lr * math.sqrt(max(1.0, columns / max(1, rows)))
     if rule.weight_decay:
         u -= lr * rule.weight_decay * p
     return u
