@@ -15,9 +15,8 @@ import numpy as np
 from common import arguments, existing, positive, pyplot, resumed, stops_cleanly
 
 from fnn import LSTM, Dense, Dropout, Embedding, Identity, Key, Layer, LayerNorm, Result, TransformerBlock, adamw
-from fnn import batches, cosine, layer, parallel, progress, serial, softmax_cross_entropy, train, warmup, zero_carry
-from fnn.contract import Mode
-from fnn.types import EMPTY, Array, Ints, Params
+from fnn import batches, carried, cosine, parallel, progress, serial, softmax_cross_entropy, train, warmup, zero_carry
+from fnn.types import Array, Ints, Params
 
 
 def main() -> None:
@@ -33,9 +32,9 @@ def main() -> None:
     codes = np.array([letters.index(letter) for letter in text])
     print(f"data: {args.data}, {end} characters to train on, {len(text) - end} held out, {len(letters)} different ones")
     net, carry, readers, window, rate = network(len(letters), args.transformer)
-    model = carrying(net, carry, readers, window)
+    model = carried(net, readers, shape=carry)
     data = batches(reading(codes[:end], readers, window), size=readers, shuffle=False)
-    held_out = reading(codes[end:], some := max(1, (len(text) - end) // 4000), (len(text) - end - 1) // some)
+    held_out = reading(codes[end:], 1, window if args.transformer else min(4000, len(text) - end - 1))
     epochs = max(6, 340 // data.steps_per_epoch) if args.epochs is None else args.epochs
     opt = adamw(warmup(cosine(rate, steps=epochs * data.steps_per_epoch), steps=50), b2=0.99, weight_decay=0.05)
     params, resume = model.init(key.fold_in("init"), (window,)), resumed(args, checkpoint)
@@ -60,26 +59,6 @@ def network(letters: int, transformer: bool) -> tuple[Layer[Any, Any], Any, int,
     answer, keep = serial(Dropout(0.35), Dense(letters)), parallel(Identity, Identity)
     memory = serial(parallel(Embedding(letters, 32), keep), LSTM(256, carry=True), parallel(answer, keep))
     return memory, ((256,), (256,)), 32, 64, 5e-3
-
-
-def carrying(net: Layer[Any, Any], shape: Any, readers: int, window: int) -> Layer[Ints, Array]:
-    """The network with its carry as running state: it goes on from batch to batch, and no derivative comes back."""
-    def forward(params: Params, state: Params, x: Ints, mode: Mode) -> tuple[Array, Params, Any]:
-        (y, carry), _, cache = net.forward(params, EMPTY, (x, state["carry"]), mode)
-        return y, {"carry": carry}, (cache, zero_carry(shape, len(x)))
-
-    def vjp(params: Params, cache: Any, dy: Array) -> tuple[Params, Ints]:
-        grads, (dx, _) = net.vjp(params, cache[0], (dy, cache[1]))
-        return grads, dx
-
-    def infer(params: Params, state: Params, x: Ints) -> Array:  # whole texts, from their beginnings
-        parts, carry = [], zero_carry(shape, len(x))
-        for t in range(0, x.shape[1], window):
-            y, carry = net.apply(params, (x[:, t : t + window], carry))
-            parts.append(y)
-        return np.concatenate(parts, axis=1)
-    return layer("carrying", lambda key, in_shape: net.init(key, (in_shape, shape)), forward, vjp, infer=infer,
-                 init_state=lambda in_shape: {"carry": zero_carry(shape, readers)})  # fmt: skip
 
 
 def reading(text: Ints, readers: int, window: int) -> tuple[Ints, Ints]:

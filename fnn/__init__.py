@@ -188,7 +188,7 @@ from fnn.optimizers import (
     zero_nonfinite,
 )
 from fnn.random import Key
-from fnn.recurrence import Bidirectional, carry_shape, scan, stack, zero_carry
+from fnn.recurrence import Bidirectional, carried, carry_shape, scan, stack, zero_carry
 from fnn.reporting import progress
 from fnn.schedules import (
     Schedule,
@@ -324,6 +324,7 @@ __all__ = [
     "binary_precision",
     "binary_recall",
     "bind",
+    "carried",
     "carry_shape",
     "centralize",
     "chain",

@@ -1,5 +1,6 @@
 """Combinators of recurrence: `scan` repeats a cell over time, `stack` puts layers with carries one upon the other,
-`Bidirectional` lets two layers read a sequence from both ends; `carry_shape` and `zero_carry` say where carries start.
+`Bidirectional` lets two layers read a sequence from both ends, `carried` goes on from batch to batch; `carry_shape` and
+`zero_carry` say where carries start.
 
 A cell is any layer `(x, carry) -> (y, carry)` of one step; with all steps at once it has the same form.
 """
@@ -8,13 +9,16 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, TypeVar, overload
 
+import attrs
 import numpy as np
 
 from fnn import tree
+from fnn.check import positive
 from fnn.combinators.core import (
     AnyLayer,
     Back,
     Children,
+    Forward,
     InputBack,
     ParamBack,
     Step,
@@ -30,8 +34,10 @@ from fnn.combinators.core import (
     step_of,
     with_entries,
 )
-from fnn.contract import Layer, Mode, Train, evaluator
+from fnn.combinators.parameters import without
+from fnn.contract import Layer, Mode, Train, evaluator, inputs_vjp, params_vjp
 from fnn.layers.recurrent.sequence import checked_lengths, from_time, pair, select, to_time
+from fnn.random import Key
 from fnn.types import Array, DTypeLike, Ints, Params, Shape, ShapeError, State, bind
 
 X = TypeVar("X")
@@ -443,3 +449,113 @@ def zero_carry(shape: Any, batch: int, dtype: DTypeLike = np.float32) -> Any:
     if not isinstance(shape, tuple) or not all(isinstance(n, (int, np.integer)) for n in shape):
         raise ShapeError(f"zero_carry: expected a shape such as (32,) or a tuple of shapes, got {shape!r}")
     return np.zeros((batch, *shape), dtype)
+
+
+# --- carried: the carry as a running state ---------------------------------------------------------------------------
+
+CARRY = "carry"
+
+
+def carried(layer: Layer[tuple[X, C], tuple[A, C]], batch: int, *, shape: Any = None) -> Layer[X, A]:
+    """The layer with its carry as a running state: in training it goes on from batch to batch, derivatives do not.
+
+    Truncated backpropagation through time (Williams and Peng 1990): of a batch of `batch` windows, each goes on where
+    the one in its place in the batch before ended; `y, c = layer(x, c of the batch before)`. So the windows of a text
+    must come in this order: `batches(..., size=batch, shuffle=False, drop_last=True)`. An evaluation begins with a carry
+    of zeros, as a whole sequence does, and leaves the state as it is.
+
+    The layer keeps its kind, its name and its paths; the state has an entry `carry` more. shape: that of the carry,
+    by default `carry_shape(layer)`. Raises `ShapeError` for a batch of another size in training.
+
+    >>> from fnn.layers.recurrent import GRU
+    >>> net = carried(GRU(5, carry=True), batch=4)
+    >>> params, state, x = net.init(Key(0), (7, 3)), net.init_state((7, 3)), np.ones((4, 7, 3), np.float32)
+    >>> _, state, _ = net.forward(params, state, x, Train(Key(1)))
+    >>> after, _, _ = net.forward(params, state, x, Train(Key(1)))
+    >>> whole = net.apply(params, np.concatenate([x, x], axis=1))
+    >>> bool(np.allclose(after, whole[:, 7:], atol=1e-6))
+    True
+    """
+    check_layer("carried", layer)
+    if _bare(layer).config.get("carry") is False:
+        raise TypeError(f"carried: expected a layer that takes and gives a carry, with carry=True, got {layer!r}")
+    batch = positive("carried", "batch", batch)
+    carry = carry_shape(layer) if shape is None else shape
+    zero_carry(carry, 0)
+    inner: AnyLayer = layer
+    return attrs.evolve(
+        inner,
+        init=bind(_carried_init, layer.init, carry),
+        forward=bind(_carried_forward, layer.kind, layer.forward, carry, batch),
+        vjp=bind(_carried_vjp, layer.vjp),
+        param_vjp=bind(_carried_param_vjp, params_vjp(layer)),
+        input_vjp=bind(_carried_input_vjp, inputs_vjp(layer)),
+        out_shape=bind(_carried_out_shape, layer, carry),
+        init_state=bind(_carried_state, layer, carry, batch),
+        infer=bind(_carried_infer, evaluator(layer), carry),
+        config={"layer": attrs.evolve(layer, name=None), "batch": batch, "shape": shape},
+        build=carried,
+    )
+
+
+def _carried_init(init: Any, shape: Any, key: Key, in_shape: Any) -> Params:
+    params: Params = init(key, (in_shape, shape))
+    return params
+
+
+def _carried_out_shape(layer: AnyLayer, shape: Any, in_shape: Any) -> Any:
+    return layer.out_shape((in_shape, shape))[0]
+
+
+def _carried_state(layer: AnyLayer, shape: Any, batch: int, in_shape: Any) -> State:
+    state = layer.init_state((in_shape, shape))
+    if CARRY in state:
+        raise ValueError(f"carried: {layer!r} has a state named {CARRY!r} already")
+    begun: State = tree.read_only({**state, CARRY: zero_carry(shape, batch)})
+    return begun
+
+
+def _carried_forward(
+    who: str, forward: Forward, shape: Any, batch: int, params: Params, state: State, x: Any, mode: Mode
+) -> tuple[Any, State, tuple[Any, Any]]:
+    if CARRY not in state:
+        raise TypeError(f"{who}: carried: expected a state with a carry; the first one is net.init_state(in_shape)")
+    start, size = state[CARRY], _size(x)
+    if not isinstance(mode, Train):
+        start = zero_carry(shape, size, _dtype(params))
+    elif size != batch:
+        raise ShapeError(
+            f"{who}: carried in batches of {batch}: expected as many examples in training, got {size}; "
+            "drop what is left over: batches(..., drop_last=True)"
+        )
+    (y, end), after, cache = forward(params, without(state, CARRY), (x, start), mode)
+    return y, {**after, CARRY: end if isinstance(mode, Train) else state[CARRY]}, (cache, tree.zeros_like(end))
+
+
+def _carried_vjp(vjp: Any, params: Params, cache: tuple[Any, Any], dy: Any) -> tuple[Params, Any]:
+    grads, (dx, _) = vjp(params, cache[0], (dy, cache[1]))
+    return grads, dx
+
+
+def _carried_param_vjp(param_vjp: Any, params: Params, cache: tuple[Any, Any], dy: Any) -> Params:
+    grads: Params = param_vjp(params, cache[0], (dy, cache[1]))
+    return grads
+
+
+def _carried_input_vjp(input_vjp: Any, params: Params, cache: tuple[Any, Any], dy: Any) -> Any:
+    return input_vjp(params, cache[0], (dy, cache[1]))[0]
+
+
+def _carried_infer(infer: Any, shape: Any, params: Params, state: State, x: Any) -> Any:
+    return infer(params, without(state, CARRY), (x, zero_carry(shape, _size(x), _dtype(params))))[0]
+
+
+def _size(x: Any) -> int:
+    """The number of examples in a batch."""
+    return len(tree.leaves(x)[0])
+
+
+def _dtype(params: Params) -> np.dtype[Any]:
+    """That of the parameters, and of the carry with them."""
+    dtype: np.dtype[Any] = next((leaf.dtype for leaf in tree.leaves(params)), np.dtype(np.float32))
+    return dtype

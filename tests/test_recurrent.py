@@ -11,11 +11,15 @@ import pytest
 from fnn import tree
 from fnn.combinators import frozen, remat, serial
 from fnn.contract import EVAL, Layer, Mode, Train, layer
+from fnn.data import batches
 from fnn.layers.dense import Dense
 from fnn.layers.recurrent import GRU, LSTM, RNN, gru_cell, lstm_cell, rnn_cell
 from fnn.layers.recurrent.sequence import blocks, short_blocks
+from fnn.losses import mse
+from fnn.optimizers import sgd
 from fnn.random import Key
-from fnn.recurrence import Bidirectional, carry_shape, scan, stack, zero_carry
+from fnn.recurrence import Bidirectional, carried, carry_shape, scan, stack, zero_carry
+from fnn.training import train
 from fnn.types import Array, Params, Shape, ShapeError, State
 
 BATCH, TIME, IN, FEATURES = 5, 7, 3, 6
@@ -396,6 +400,62 @@ def test_scan_hands_on_state_and_gives_every_step_a_key_of_its_own() -> None:
     grads, (dx, _) = net.vjp({}, cache, (y, last))
     assert grads == {}
     close(dx, y, 0)
+
+
+def test_a_carried_layer_goes_on_from_batch_to_batch_and_derivatives_do_not() -> None:
+    layer = stack(LSTM(FEATURES, carry=True), GRU(2, carry=True))
+    shape = carry_shape(layer)
+    net = carried(layer, BATCH)
+    params = net.init(Key(0), (TIME, IN))
+    assert tree.map(np.shape, params) == tree.map(np.shape, layer.init(Key(0), ((TIME, IN), shape)))
+    state, held, mode = net.init_state((TIME, IN)), zero_carry(shape, BATCH), Train(Key(1))
+    for seed in range(3):
+        x = normals((BATCH, TIME, IN), seed).astype(np.float32)
+        (y, held), _, inside = layer.forward(params, {}, (x, held), mode)
+        given, state, cache = net.forward(params, state, x, mode)
+        assert tree.allclose((given, state["carry"]), (y, held), rtol=0, atol=0)
+        dy = np.ones_like(y)
+        grads, (dx, _) = layer.vjp(params, inside, (dy, tree.zeros_like(held)))
+        assert tree.allclose(net.vjp(params, cache, dy), (grads, dx), rtol=0, atol=0)
+    whole, after, _ = net.forward(params, state, x[:2], EVAL)
+    assert after is not state and tree.allclose(after, state, rtol=0, atol=0), "an evaluation moves nothing"
+    assert tree.allclose(whole, layer.apply(params, (x[:2], zero_carry(shape, 2)))[0], rtol=0, atol=0)
+
+
+def test_a_carried_layer_is_trained_in_batches_of_its_size() -> None:
+    net = carried(GRU(FEATURES, carry=True), BATCH)
+    params, x = net.init(Key(0), (TIME, IN)), np.zeros((3 * BATCH, TIME, IN), np.float32)
+    y = np.ones((3 * BATCH, TIME, FEATURES), np.float32)
+    opt = sgd(0.1)
+    plain, replayed = [
+        train(params, batches((x, y), BATCH, shuffle=False), opt, model=net, loss=mse, epochs=4, compile=compile)
+        for compile in (False, True)
+    ]
+    assert tree.allclose(plain.train_state.params, replayed.train_state.params, rtol=0, atol=0)
+    assert tree.allclose(plain.state, replayed.state, rtol=0, atol=0) and np.any(plain.state["carry"])
+    with pytest.raises(ShapeError, match=f"GRU: carried in batches of {BATCH}: .* got 4; drop .*drop_last=True"):
+        train(params, batches((x[1:], y[1:]), BATCH), opt, model=net, loss=mse, epochs=1)
+    with pytest.raises(TypeError, match="the first one is net.init_state"):
+        net.forward(params, {}, x[:BATCH], Train(Key(0)))
+
+
+ALONE: Any = GRU(2)
+PLAIN: Any = Dense(2)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: carried(ALONE, 3), TypeError, "a layer that takes and gives a carry"),
+        (lambda: carried(PLAIN, 3), TypeError, "carry_shape: expected a recurrent layer"),
+        (lambda: carried(GRU(2, carry=True), 0), ValueError, "carried: expected batch to be a positive integer"),
+        (lambda: carried(GRU(2, carry=True), 3, shape=2), ShapeError, "zero_carry: expected a shape"),
+    ],
+)
+def test_what_cannot_be_carried(make: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        make().init(Key(0), (TIME, IN))
+
 
 
 def growing_shape(in_shape: Any) -> Any:

@@ -6,12 +6,14 @@ from typing import Any
 
 from numpy.random import Generator
 
-from fnn.combinators import frozen, remat, serial, tap
+from fnn.combinators import frozen, parallel, remat, serial, tap
 from fnn.initializers import normal
 from fnn.layers.dense import Dense
+from fnn.layers.norm import BatchNorm
 from fnn.layers.recurrent import GRU, LSTM, RNN, gru_cell, lstm_cell, rnn_cell
-from fnn.recurrence import Bidirectional, scan, stack
-from tests.case import Case
+from fnn.layers.shape import Identity
+from fnn.recurrence import Bidirectional, carried, scan, stack
+from tests.case import BATCH, Case
 
 
 def with_lengths(generator: Generator, shape: Any) -> Any:
@@ -100,5 +102,13 @@ CASES: list[Case] = [
         Bidirectional(GRU(6, carry=True), LSTM(2, reverse=True, carry=True), carry=True),
         (X, ((6,), ((2,), (2,)))),
         wrong=(X, (X, (6,)), (X, ((6,), (2,)))),
+    ),
+    Case(carried(GRU(6, carry=True), BATCH), X, couples_batch="train", wrong=WRONG),
+    Case(carried(stack(frozen(LSTM(6, carry=True)), tap("top", RNN(2, carry=True))), BATCH), X, couples_batch="train"),
+    Case(
+        carried(parallel(serial(Dense(2), BatchNorm()), Identity), BATCH, shape=(4,)),
+        X,
+        couples_batch="train",
+        label="a carry of its own",
     ),
 ]
