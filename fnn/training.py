@@ -284,8 +284,23 @@ def train(
     run = checked(run)
     if run.weight:
         run = with_row(run)  # within an epoch, and not in the checkpoint: a longer training does not evaluate here
-    now, best = run.train_state, run.train_state if evaluation is None else run.best
+    now = run.train_state
+    now = attrs.evolve(now, params=_apart(now.params), state=_apart(now.state))
+    best = now if evaluation is None else run.best
     return Result(now, best.params, best.state, run.history)
+
+
+def _apart(leaves: Params) -> Params:
+    """The same arrays; copies of those that share their memory with others, such as the moments, and would keep it."""
+    params: Params = tree.read_only(tree.map(_alone, leaves))
+    return params
+
+
+def _alone(leaf: Any) -> Any:
+    memory = leaf
+    while isinstance(base := getattr(memory, "base", None), np.ndarray):
+        memory = base
+    return leaf if memory is leaf or memory.nbytes == leaf.nbytes else leaf.copy("K")
 
 
 @contextmanager
@@ -345,8 +360,7 @@ def _with_row(
     if any(metric.kind == monitor and metric.higher_is_better for metric in metrics):
         score = -score
     if score < run.score or (run.monitor != monitor and not math.isnan(score)):
-        # copies, since the arrays of a compiled step share their memory with the moments
-        best = Best(*tree.read_only(tree.map(np.copy, (now.params, now.state))))
+        best = Best(_apart(now.params), _apart(now.state))
         run = attrs.evolve(run, best=best, score=score, monitor=monitor)
     return run
 

@@ -217,6 +217,19 @@ def test_what_cannot_be_resumed(resume: Any) -> None:
         fit(resume=resume)
 
 
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_parameters_that_are_kept_keep_no_moments() -> None:
+    result = fit(evaluation=(X, Y))
+    for path, leaf in tree.items((result.params, result.best)):
+        memory = leaf
+        while isinstance(memory.base, np.ndarray):
+            memory = memory.base
+        assert memory.nbytes == leaf.nbytes, path
+        assert not leaf.flags.writeable
+
+
 # --- interrupts ------------------------------------------------------------------------------------------------------
 
 
