@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -43,7 +43,7 @@ def minimize(
         found = minimize(lambda p: f(p, {}, x, y, Eval())[:2], params)
 
     method: any of `scipy.optimize.minimize` that takes a gradient: L-BFGS-B (Liu & Nocedal 1989; Byrd et al. 1995),
-        BFGS, CG, TNC, SLSQP.
+        BFGS, CG, SLSQP. (TNC counts evaluations, not iterations: options={"maxfun": n}.)
     iterations: no more than these; `tolerance` and `options` are SciPy's `tol` and `options`.
     report: called with the number of the iteration and the value after it.
 
@@ -102,7 +102,7 @@ def _given(grads: Any, like: Any) -> Any:
     """The gradients with zeros in the place of each `None`."""
     if grads is None:
         return tree.zeros_like(like)
-    if isinstance(grads, dict) and isinstance(like, dict):
+    if isinstance(grads, Mapping) and isinstance(like, Mapping):
         return {name: _given(g, like[name]) if name in like else g for name, g in grads.items()}
     return grads
 

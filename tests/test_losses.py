@@ -452,6 +452,7 @@ REFUSED: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, "count the same", lambda: evidence_bound(softmax_cross_entropy(ignore=0))),
     (ValueError, "beta", lambda: evidence_bound(mse, beta=-1.0)),
     (ValueError, "l2: expected a finite strength", lambda: l2(-1.0)),
+    (ValueError, "above 0 with smoothing", lambda: softmax_cross_entropy(smoothing=0.1, class_weights=[1, 0, 2])),
     (TypeError, "expected penalties", lambda: penalties(mse)),  # type: ignore[arg-type]
 ]
 

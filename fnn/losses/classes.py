@@ -149,6 +149,11 @@ def checked_classes(
     weights = tuple(not_negative(kind, "every class weight", float(weight)) for weight in class_weights)
     if not any(weights):
         raise ValueError(f"{kind}: expected a class weight that is not 0, got {weights}")
+    if smoothing and not all(weights):
+        raise ValueError(
+            f"{kind}: expected class weights above 0 with smoothing, got {weights}: an example of a class of weight 0 "
+            "would count nothing, and still pull at the others"
+        )
     return Classes(kind, smoothing, weights, ignore)
 
 

@@ -74,7 +74,8 @@ def softmax_cross_entropy(
     smoothing: s replaces t by `(1 - s) t + s / classes` (Szegedy et al. 2016, section 7).
     class_weights: w_k for each class: `-sum_k w_k t_k log softmax(z)_k`. A row counts as much as its class: the value
         is the sum over the rows divided by the sum of `sum_k w_k t_k`, t before smoothing. Labels and one-hot targets
-        give the same. (PyTorch does this for labels; for dense targets it divides by the number of rows.)
+        give the same. (PyTorch does this for labels; for dense targets it divides by the number of rows.) With
+        smoothing the weights are above 0.
     ignore: rows with this label count nothing, and have no gradient; the value is the mean over the others.
 
     With example weights v as well, a row counts `v w`: with the mass m of an example, the sum over its rows of what
