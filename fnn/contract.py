@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import attrs
 import numpy as np
@@ -49,6 +49,9 @@ EVAL = Eval()
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------
+
+Coupling: TypeAlias = bool | Literal["train"]
+"""Whether the examples of a batch influence each other: never, always, or in Train mode only (batch normalisation)."""
 
 
 def same_shape(in_shape: Any) -> Any:
@@ -102,6 +105,8 @@ class Layer(Generic[X_contra, Y_co]):
     """`params -> those that vjp gives gradients for, None in place of the others`; without it, all. See `frozen`."""
     draws: bool = True
     """Whether forward may draw from the key in Train mode; where it does not, no key is derived for it."""
+    couples_batch: Coupling = False
+    """Whether the examples of a batch influence each other: then a batch is not split over threads."""
     build: Callable[..., Any] | None = None
     """The public function that made it; a layer without one is a value (`Sigmoid`)."""
 
@@ -139,6 +144,7 @@ def layer(
     input_vjp: Callable[[Params, C, Y], X] | None = None,
     trainable: Callable[[Params], Params] | None = None,
     draws: bool = True,
+    couples_batch: Coupling = False,
     build: Callable[..., Any] | None = None,
 ) -> Layer[X, Y]:
     """A layer from its pair of functions. Type-checkers check here that `vjp` takes the cache that `forward` gives.
@@ -160,6 +166,7 @@ def layer(
         input_vjp=input_vjp,
         trainable=trainable,
         draws=draws,
+        couples_batch=couples_batch,
         build=build,
     )
 
@@ -175,6 +182,7 @@ def stateless(
     infer: Callable[[Params, X], Y] | None = None,
     param_vjp: Callable[[Params, C, Y], Params] | None = None,
     input_vjp: Callable[[Params, C, Y], X] | None = None,
+    couples_batch: bool = False,
     build: Callable[..., Any] | None = None,
 ) -> Layer[X, Y]:
     """A layer whose `forward(params, x) -> (y, cache)` has no state, no randomness and one mode."""
@@ -188,6 +196,7 @@ def stateless(
         infer=None if infer is None else bind(_stateless_infer, infer),
         param_vjp=param_vjp,
         input_vjp=input_vjp,
+        couples_batch=couples_batch,
         draws=False,
         build=build,
     )

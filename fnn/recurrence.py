@@ -492,6 +492,7 @@ def carried(layer: Layer[tuple[X, C], tuple[A, C]], batch: int, *, shape: Any = 
         input_vjp=bind(_carried_input_vjp, inputs_vjp(layer)),
         out_shape=bind(_carried_out_shape, layer, carry),
         init_state=bind(_carried_state, layer, carry, batch),
+        couples_batch=layer.couples_batch or "train",
         infer=bind(_carried_infer, evaluator(layer), carry),
         config={"layer": attrs.evolve(layer, name=None), "batch": batch, "shape": shape},
         build=carried,

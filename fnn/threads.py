@@ -77,6 +77,8 @@ def undivided(model: Layer[Any, Any], loss: Loss[Any, Any], opt: GradientTransfo
     """Why batches cannot be split, or `None` if they can: the parts must add up to the whole."""
     if tree.leaves(state):
         return "layers with running statistics look at the whole batch"
+    if model.couples_batch:
+        return "layers look at the whole batch (couples_batch)"
     if loss.sums is not None or loss.couples_batch:
         return f"{loss!r} is not a mean over examples that do not know of each other"
     if getattr(opt, "update_with", None) is not None:

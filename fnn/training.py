@@ -216,8 +216,9 @@ def train(
         Or the step to make, `compiled(make_step(model, loss, opt, penalty=penalty))`, for several trainings to share.
 
     threads: split each batch over up to so many threads, each with BLAS on one, where the compiled step has enough
-        work in large calls; where it has not, or layers look at the whole batch, it stays on one thread, and the
-        logger says so. Results differ in rounding from those of another number of threads, but never from run to run.
+        work in large calls; where it has not, or layers look at the whole batch (`Layer.couples_batch`, running
+        statistics), it stays on one thread, and the logger says so. Results differ from those of another number of
+        threads in rounding and in what is drawn, since every part draws from a key of its own; never from run to run.
 
     Interrupted from the keyboard, the `KeyboardInterrupt` holds the `train_state` so far. Raises `NonFiniteError` when
     the loss or the parameters stop being finite: it says where that began, and holds the last good state; no checkpoint

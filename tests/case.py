@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from fnn.contract import Layer
-from fnn.testing import Coupling, Draw, LayerSubject
+from fnn.testing import Draw, LayerSubject
 
 BATCH = 5
 
@@ -20,8 +20,6 @@ class Case:
     in_shape: Any
     inputs: Draw | None = None
     """`(generator, full shape) -> array`: draws an input; standard normal by default."""
-    couples_batch: Coupling = False
-    """Whether the examples of a batch influence each other: never, always (True), or only in Train mode ("train")."""
     tolerance: float = 1e-7
     wrong: tuple[Any, ...] = ()
     """Input shapes (without the batch axis) that are refused with a `ShapeError`.
@@ -42,6 +40,5 @@ class Case:
             self.in_shape,
             batch=BATCH,
             inputs=self.inputs,
-            couples_batch=self.couples_batch,
             tolerance=self.tolerance,
         )

@@ -17,7 +17,7 @@ import fnn
 import fnn.optimizers as fo
 import fnn.training
 from fnn import tree
-from fnn.combinators import serial
+from fnn.combinators import parallel, serial
 from fnn.compile import compiled
 from fnn.compile.replay import Compiled
 from fnn.contract import EVAL, Layer, Train, evaluator, layer, no_params, value_and_grad
@@ -29,7 +29,7 @@ from fnn.layers.dropout import Dropout
 from fnn.layers.norm import BatchNorm
 from fnn.layers.pool import MaxPool2D
 from fnn.layers.shape import Flatten
-from fnn.losses import mse, softmax_cross_entropy
+from fnn.losses import mse, softmax_cross_entropy, triplet
 from fnn.optimizers import adam, sgd
 from fnn.optimizers.contextual import PlateauState
 from fnn.optimizers.transforms import InjectState, SkippedState
@@ -188,6 +188,27 @@ def test_optimizers_that_decide_are_replayed(name: str) -> None:
         assert plain.opt_state.factor <= 0.25
     if isinstance(plain.opt_state, SkippedState):
         assert plain.opt_state.skipped == 3
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 1), (1, 3)], ids=["a row", "a column", "a row of two axes"])
+def test_equal_calls_that_share_a_factor_are_not_made_one(shape: tuple[int, ...]) -> None:
+    def f(a: Any, b: Any, c: Any, d: Any, factor: Any) -> Any:
+        left, right, factor = a - b, c - d, factor + 1
+        return np.tanh(left * factor) + np.tanh(right * factor)
+
+    rng = np.random.default_rng(0)
+    shapes = (5, 3), (5, 3), (5, 3), (5, 3), shape
+    calls = [tuple([rng.standard_normal(shape, np.float32) for shape in shapes]) for _ in range(CALLS)]
+    check_replayed(replays(f, calls))
+
+
+def test_triplets_are_trained_compiled(caplog: pytest.LogCaptureFixture) -> None:
+    model = parallel(Dense(32), Dense(32), Dense(32))
+    shape = (7,), (7,), (7,)
+    x: Any = tuple([np.random.default_rng(i).standard_normal((50, 7), np.float32) for i in range(3)])
+    data = fnn.batches((x, None), 25)
+    fnn.train(model.init(Key(0), shape), data, adam(0.01), model=model, loss=triplet(), epochs=3)
+    assert not caplog.messages
 
 
 def test_the_random_numbers_are_those_of_the_step() -> None:

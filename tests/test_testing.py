@@ -19,7 +19,7 @@ from fnn.contract import Layer, Loss, Mode, Train, layer, no_params
 from fnn.layers.activation import Tanh
 from fnn.layers.dense import Dense
 from fnn.random import Key
-from fnn.testing import Coupling, Draw, LawError, LayerSubject, check_layer, check_loss, check_refusal, check_vjp
+from fnn.testing import Draw, LawError, LayerSubject, check_layer, check_loss, check_refusal, check_vjp
 from fnn.types import EMPTY, Array, Ints, Params, Shape, ShapeError, State, bind
 
 # --- a right layer, y = x W + b, and its broken twins ----------------------------------------------------------------
@@ -151,6 +151,18 @@ def caches_a_copy(params: Params, state: State, x: Array, mode: Mode) -> Result:
 def writes_cache(params: Params, cache: Any, dy: Array) -> tuple[Params, Array]:
     cache[0][...] = 0
     return vjp(params, cache, dy)
+
+
+LAST: dict[str, Array] = {}
+
+
+def remembers_x(params: Params, state: State, x: Array, mode: Mode) -> Result:
+    LAST["x"] = x
+    return *forward(params, state, x, mode)[:2], ()
+
+
+def remembered_x(params: Params, cache: Any, dy: Array) -> tuple[Params, Array]:
+    return vjp(params, (LAST["x"],), dy)
 
 
 def gives_float64(params: Params, state: State, x: Array, mode: Mode) -> Result:
@@ -299,6 +311,7 @@ WRONG: list[tuple[str, str, Layer[Any, Any]]] = [
     ("law 4 (linearity)", "bias[3] is nan", twin(vjp=nan_entry)),
     ("law 4 (linearity)", "vjp(20 a - 30 b)", twin(vjp=clipped)),
     ("law 4 (linearity)", "second vjp of the same dy", twin(vjp=Accumulating())),
+    ("law 4 (linearity)", "vjp after a forward of another input", twin(forward=remembers_x, vjp=remembered_x)),
     ("law 5 (gradients)", "grads: ", twin(vjp=transposed_gradient)),
     ("law 5 (gradients)", "bias: missing in what was given", twin(vjp=missing_leaf)),
     ("law 5 (gradients)", "dx", twin(vjp=missing_dx)),
@@ -493,7 +506,9 @@ def mean_vjp(params: Params, cache: bool, dy: Array) -> tuple[Params, Array]:
     return EMPTY, dy - dy.mean(0) if cache else dy
 
 
-CENTRE = layer("Centre", no_params, mean_forward, mean_vjp, init_state=mean_init_state, draws=False)
+CENTRE = layer(
+    "Centre", no_params, mean_forward, mean_vjp, init_state=mean_init_state, draws=False, couples_batch="train"
+)
 
 
 def centre_the_batch(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State, bool]:
@@ -501,43 +516,43 @@ def centre_the_batch(params: Params, state: State, x: Array, mode: Mode) -> tupl
     return y, after if isinstance(mode, Train) else state, cache
 
 
-Row = tuple[str, Layer[Any, Any], Any, Draw | None, Coupling]
+Row = tuple[str, Layer[Any, Any], Any, Draw | None]
 RIGHT: list[Row] = [
-    ("parameters", AFFINE, (3,), None, False),
-    ("draws", twin(forward=masked, vjp=masked_vjp, draws=True), (3,), None, False),
-    ("two inputs", PRODUCT, ((3,), (3,)), None, False),
-    ("two outputs", COPIES, (7, 3), None, False),
-    ("integers", TABLE, (7,), tokens, False),
-    ("integers, then a network", serial(TABLE, Dense(6), Tanh), (7,), tokens, False),
-    ("running statistics", CENTRE, (3,), None, "train"),
-    ("coupled always", attrs.evolve(CENTRE, forward=centre_the_batch), (3,), None, True),
-    ("no features", Tanh, (), None, False),
+    ("parameters", AFFINE, (3,), None),
+    ("draws", twin(forward=masked, vjp=masked_vjp, draws=True), (3,), None),
+    ("two inputs", PRODUCT, ((3,), (3,)), None),
+    ("two outputs", COPIES, (7, 3), None),
+    ("integers", TABLE, (7,), tokens),
+    ("integers, then a network", serial(TABLE, Dense(6), Tanh), (7,), tokens),
+    ("running statistics", CENTRE, (3,), None),
+    ("coupled always", attrs.evolve(CENTRE, forward=centre_the_batch, couples_batch=True), (3,), None),
+    ("no features", Tanh, (), None),
 ]
 
 
 @pytest.mark.parametrize("row", RIGHT, ids=[row[0] for row in RIGHT])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_right_layer_is_accepted(row: Row, seed: int) -> None:
-    _, right, in_shape, inputs, couples_batch = row
-    assert check_layer(right, in_shape, key=Key(seed), inputs=inputs, couples_batch=couples_batch) < 1e-7
+    _, right, in_shape, inputs = row
+    assert check_layer(right, in_shape, key=Key(seed), inputs=inputs) < 1e-7
     assert check_vjp(right, in_shape, key=Key(seed), inputs=inputs) < 1e-7
 
 
 pair = ((3,), (3,))
 OTHERS: list[tuple[str, Row]] = [
-    ("law 2 (derivative)", ("x/0[", attrs.evolve(PRODUCT, vjp=product_vjp_swapped), pair, None, False)),
-    ("law 2 (derivative)", ("table[", attrs.evolve(TABLE, param_vjp=table_param_vjp_last), (7,), tokens, False)),
-    ("law 5 (gradients)", ("dx: what was given", attrs.evolve(PRODUCT, vjp=product_vjp_first), pair, None, False)),
-    ("law 7 (batch)", ("alone (Train)", CENTRE, (3,), None, False)),
-    ("law 7 (batch)", ("alone (Eval)", attrs.evolve(CENTRE, forward=centre_the_batch), (3,), None, "train")),
+    ("law 2 (derivative)", ("x/0[", attrs.evolve(PRODUCT, vjp=product_vjp_swapped), pair, None)),
+    ("law 2 (derivative)", ("table[", attrs.evolve(TABLE, param_vjp=table_param_vjp_last), (7,), tokens)),
+    ("law 5 (gradients)", ("dx: what was given", attrs.evolve(PRODUCT, vjp=product_vjp_first), pair, None)),
+    ("law 7 (batch)", ("alone (Train)", attrs.evolve(CENTRE, couples_batch=False), (3,), None)),
+    ("law 7 (batch)", ("says so: couples_batch", attrs.evolve(CENTRE, forward=centre_the_batch), (3,), None)),
 ]
 
 
 @pytest.mark.parametrize(("law", "row"), OTHERS, ids=[f"{law}: {row[0]}" for law, row in OTHERS])
 def test_wrong_layers_of_other_forms_are_rejected(law: str, row: Row) -> None:
-    message, wrong, in_shape, inputs, couples_batch = row
+    message, wrong, in_shape, inputs = row
     with pytest.raises(LawError) as caught:
-        check_layer(wrong, in_shape, inputs=inputs, couples_batch=couples_batch)
+        check_layer(wrong, in_shape, inputs=inputs)
     assert f": {law}: " in str(caught.value)
     assert message in str(caught.value)
 
@@ -611,6 +626,15 @@ HALF_SQUARE: Loss[Array, Array] = Loss("HalfSquare", loss_forward, loss_vjp, eac
 def loss_twin(**changes: Any) -> Loss[Array, Array]:
     """The right loss with one thing changed."""
     return attrs.evolve(HALF_SQUARE, **changes)
+
+
+def remembers_error(output: Array, target: Array, weight: Array | None = None) -> tuple[Array, Any]:
+    value, (LAST["error"], LAST["share"]) = loss_forward(output, target, weight)
+    return value, ()
+
+
+def remembered_error(cache: Any) -> Array:
+    return loss_vjp((LAST["error"], LAST["share"]))
 
 
 def summed(output: Array, target: Array, weight: Array | None = None) -> tuple[Array, Any]:
@@ -719,6 +743,7 @@ WRONG_LOSSES: list[tuple[str, str, Loss[Any, Any]]] = [
     ("value", "each: expected shape (5,), got (5, 3)", loss_twin(each=each_number)),
     ("purity", "writes into an array it was given", loss_twin(forward=writes_output)),
     ("purity", "writes into an array it was given", loss_twin(vjp=writes_loss_cache)),
+    ("purity", "after forward of another output", loss_twin(forward=remembers_error, vjp=remembered_error)),
     ("dtype", "expected float32 (), got float64 ()", loss_twin(forward=target_dtype)),
     ("dtype", "d_output without weights: expected float32 (5, 3), got float64 (5, 3)", loss_twin(vjp=float64_vjp)),
     ("dtype", "d_output", loss_twin(vjp=flat_vjp)),

@@ -103,11 +103,12 @@ def nothing(output: Any, target: Any, weight: Any) -> Any:
         ({}, "too little work"),
         ({"compile": False}, "compile=False"),
         ({"net": serial(Dense(8), BatchNorm(), Dense(3))}, "whole batch"),
+        ({"net": serial(Dense(8), attrs.evolve(Tanh, couples_batch=True), Dense(3))}, "couples_batch"),
         ({"opt": sam(sgd(0.1), radius=0.01)}, "more than the gradients"),
         ({"loss": attrs.evolve(mse, sums=nothing)}, "not a mean"),
         ({"loss": attrs.evolve(mse, couples_batch=True)}, "not a mean"),
     ],
-    ids=["small", "not compiled", "batch norm", "sam", "a loss with sums of its own", "a loss of the whole batch"],
+    ids=["small", "not compiled", "batch norm", "coupled", "sam", "a loss with sums of its own", "a loss of the whole batch"],
 )
 def test_one_thread_is_used_where_a_batch_cannot_be_shared(
     options: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture

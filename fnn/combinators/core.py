@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 import attrs
 
 from fnn.check import call_hint
-from fnn.contract import Layer, Mode, Train, inputs_vjp, layer, params_vjp, trainable
+from fnn.contract import Coupling, Layer, Mode, Train, inputs_vjp, layer, params_vjp, trainable
 from fnn.random import Key
 from fnn.types import EMPTY, Params, State, bind
 
@@ -113,8 +113,13 @@ def combinator(
         input_vjp=input_vjp,
         trainable=bind(_trainable, dict(children)) if some_frozen else None,
         draws=any(child.draws for _, child in children),
+        couples_batch=_coupling([child.couples_batch for _, child in children]),
         build=build,
     )
+
+
+def _coupling(children: list[Coupling]) -> Coupling:
+    return True if True in children else "train" if "train" in children else False
 
 
 def _init_children(children: Children, shapes: Shapes, key: Key, in_shape: Any) -> Params:

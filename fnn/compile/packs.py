@@ -120,6 +120,8 @@ class Packs:
             column = [self._where(call.args[j]) for call in run]
             if all(isinstance(part, View) and part.shape == out.shape for part, out in zip(column, columns[0])):
                 columns.append(column)
+            elif isinstance(column[0], View) and column[0].shape not in ((), (1,)):
+                return None  # it is spread over rows or columns, which one long array has not
             else:
                 scalars[j] = column[0]
         if not all(view.contiguous and view.dtype == run[0].outs[0].dtype for column in columns for view in column):

@@ -547,6 +547,7 @@ def BatchNorm(
         init_state=_init_batch_state,
         config={"decay": decay, "eps": eps, "scale_init": scale_init, "bias_init": bias_init},
         draws=False,
+        couples_batch="train",
         build=BatchNorm,
     )
 

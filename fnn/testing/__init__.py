@@ -24,10 +24,9 @@ from fnn.random import Key
 from fnn.testing.comparison import LawError
 from fnn.testing.layers import LAYER_LAWS, check_refusal, derivative_law
 from fnn.testing.losses import LOSS_LAWS
-from fnn.testing.subjects import Coupling, Draw, LayerSubject, LossSubject
+from fnn.testing.subjects import Draw, LayerSubject, LossSubject
 
 __all__ = [
-    "Coupling",
     "Draw",
     "LAYER_LAWS",
     "LOSS_LAWS",
@@ -49,7 +48,6 @@ def check_layer(
     key: Key = Key(0),
     batch: int = 5,
     inputs: Draw | None = None,
-    couples_batch: Coupling = False,
     tolerance: float = 1e-7,
 ) -> float:
     """Checks every law of a layer (`LAYER_LAWS`) and returns the largest error of its derivatives.
@@ -60,7 +58,7 @@ def check_layer(
 
     Raises `LawError` where the layer breaks a law, or fails.
     """
-    subject = LayerSubject("check_layer", layer, in_shape, key, batch, inputs, couples_batch, tolerance)
+    subject = LayerSubject("check_layer", layer, in_shape, key, batch, inputs, tolerance)
     return max(check_law(name, law, subject) for name, law in LAYER_LAWS.items())
 
 
@@ -78,7 +76,7 @@ def check_vjp(
     Central differences in float64 along random directions of parameters and inputs, and along every coordinate if
     there are few. The error is `|numeric - analytic| / max(1, |numeric|, |analytic|)`.
     """
-    subject = LayerSubject("check_vjp", layer, in_shape, key, batch, inputs, False, tolerance)
+    subject = LayerSubject("check_vjp", layer, in_shape, key, batch, inputs, tolerance)
     return check_law("law 2 (derivative)", derivative_law, subject)
 
 

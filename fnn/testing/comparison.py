@@ -83,6 +83,11 @@ def copied(value: Any) -> Any:
     return tree.map(lambda a: np.array(a) if isinstance(a, np.ndarray) else a, value)
 
 
+def turned(value: Any) -> Any:
+    """The batch with its examples in the opposite order."""
+    return tree.read_only(tree.map(lambda a: a[::-1].copy(), value))
+
+
 def rows(value: Any, i: int) -> Any:
     """The batch that holds example i alone."""
     return tree.map(lambda a: a[i : i + 1], value)

@@ -22,6 +22,7 @@ from fnn.testing.comparison import (
     require_equal,
     rows,
     shape_of,
+    turned,
 )
 from fnn.testing.derivatives import Claim, gradient_error
 from fnn.testing.subjects import LayerSubject, differentiable, full, several
@@ -110,13 +111,15 @@ def mode_law(s: LayerSubject) -> float:
 
 
 def linear_law(s: LayerSubject) -> float:
-    """`vjp` is linear in dy, and gives the same when it is called again."""
+    """`vjp` is linear in dy, and gives the same when it is called again: it remembers neither dy nor another input."""
     params, state, x = s.point()
     for mode in s.modes:
         y, _, cache = s.layer.forward(params, state, x, mode)
         a, b = s.cotangent(y, "a"), s.cotangent(y, "b")
         of_a, of_b = copied(s.vjp(params, cache, a, x)), copied(s.vjp(params, cache, b, x))
         require_equal("second vjp of the same dy", s.vjp(params, cache, a, x), of_a, "the first")
+        s.layer.forward(params, state, turned(x), mode)
+        require_equal("vjp after a forward of another input", s.vjp(params, cache, a, x), of_a, "before it")
         of_both = s.vjp(params, cache, tree.read_only(tree.map(_combine, a, b)), x)
         require_equal("vjp(20 a - 30 b)", of_both, tree.map(_combine, of_a, of_b), "20 vjp(a) - 30 vjp(b) is", CLOSE)
     return 0.0
@@ -176,22 +179,24 @@ def _pass(s: LayerSubject, at: tuple[Params, State, Any, Any], mode: Mode) -> di
 
 
 def batch_law(s: LayerSubject) -> float:
-    """A batch equals its examples one by one, and its gradient is the sum of theirs."""
+    """A batch equals its examples one by one, and its gradient is the sum of theirs (but for `couples_batch`)."""
     params, state, x = s.point()
     for mode in s.modes:
-        coupled = s.couples_batch is True or (isinstance(mode, Train) and (s.couples_batch or s.layer.draws))
+        couples = s.layer.couples_batch
+        coupled = couples is True or (isinstance(mode, Train) and (couples or s.layer.draws))
         if coupled:
             continue
         y, _, cache = s.layer.forward(params, state, x, mode)
         dy = s.cotangent(y)
         grads, dx = s.vjp(params, cache, dy, x)
         total = tree.zeros_like(grads)
+        meant = "(a layer that is meant to look at the whole batch says so: couples_batch) in the batch it is"
         for i in range(s.batch):
             y_i, _, cache_i = s.layer.forward(params, state, rows(x, i), mode)
             grads_i, dx_i = s.vjp(params, cache_i, rows(dy, i), rows(x, i))
             total = tree.map(np.add, total, grads_i)
-            require_equal(f"output for example {i} alone ({_mode(mode)})", y_i, rows(y, i), "in the batch", CLOSE)
-            require_equal(f"dx for example {i} alone ({_mode(mode)})", dx_i, rows(dx, i), "in the batch", CLOSE)
+            require_equal(f"output for example {i} alone ({_mode(mode)})", y_i, rows(y, i), meant, CLOSE)
+            require_equal(f"dx for example {i} alone ({_mode(mode)})", dx_i, rows(dx, i), meant, CLOSE)
         require_equal(f"sum of the examples' grads ({_mode(mode)})", total, grads, "of the batch", CLOSE)
     return 0.0
 

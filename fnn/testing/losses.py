@@ -21,6 +21,7 @@ from fnn.testing.comparison import (
     require_equal,
     rows,
     shape_of,
+    turned,
 )
 from fnn.testing.derivatives import Claim, gradient_error
 from fnn.testing.subjects import LossSubject
@@ -50,7 +51,7 @@ def _weighting(weight: Array | None) -> str:
 
 
 def loss_purity_law(s: LossSubject) -> float:
-    """Output, target, weights and cache are not changed; a second call gives the same."""
+    """Output, target, weights and cache are not changed; a second call gives the same, and nothing is remembered."""
     output, target = s.point()
     for weight in s.weights:
         given: dict[str, Any] = {"output": output, "target": target, "weight": weight}
@@ -63,6 +64,9 @@ def loss_purity_law(s: LossSubject) -> float:
         d_output = copied(s.loss.vjp(given["cache"]))
         require_equal("second vjp of the same cache", s.loss.vjp(given["cache"]), d_output, "the first")
         require_equal("the loss changes what it is given", given, before, "it was")
+        s.loss.forward(turned(output), turned(target), weight)
+        again = s.loss.vjp(given["cache"])
+        require_equal("vjp of a cache, after forward of another output,", again, d_output, "before it")
     return 0.0
 
 

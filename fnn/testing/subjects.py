@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
 import numpy as np
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 Draw: TypeAlias = Callable[["Generator", Any], Any]
 """`(generator, shape) -> array`, batch axis included; for several arrays a tuple of shapes gives a tuple."""
 
-Coupling: TypeAlias = bool | Literal["train"]
-"""Whether the examples of a batch influence each other: never, always, or in Train mode only (batch normalisation)."""
-
 
 @attrs.frozen(eq=False, repr=False)
 class LayerSubject:
@@ -34,7 +31,6 @@ class LayerSubject:
     key: Key = Key(0)
     batch: int = 5
     inputs: Draw | None = None
-    couples_batch: Coupling = False
     tolerance: float = 1e-7
 
     def __str__(self) -> str:

@@ -167,7 +167,7 @@ CASES: list[Case] = [
         ((3,), (7,)),
         wrong=((3,), ((3,),), ((3,), (8,))),
     ),
-    Case(serial(remat(normed), frozen(normed), repeat(low_rank(normed, 2), 2)), (3,), couples_batch="train"),
+    Case(serial(remat(normed), frozen(normed), repeat(low_rank(normed, 2), 2)), (3,)),
     Case(tied(serial(Embedding(11, 4), Dense(11)), transposed={"dense_0/weight": "embedding_0/weight"}), (7,), tokens),
     Case(
         dag(

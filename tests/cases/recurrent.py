@@ -103,12 +103,11 @@ CASES: list[Case] = [
         (X, ((6,), ((2,), (2,)))),
         wrong=(X, (X, (6,)), (X, ((6,), (2,)))),
     ),
-    Case(carried(GRU(6, carry=True), BATCH), X, couples_batch="train", wrong=WRONG),
-    Case(carried(stack(frozen(LSTM(6, carry=True)), tap("top", RNN(2, carry=True))), BATCH), X, couples_batch="train"),
+    Case(carried(GRU(6, carry=True), BATCH), X, wrong=WRONG),
+    Case(carried(stack(frozen(LSTM(6, carry=True)), tap("top", RNN(2, carry=True))), BATCH), X),
     Case(
         carried(parallel(serial(Dense(2), BatchNorm()), Identity), BATCH, shape=(4,)),
         X,
-        couples_batch="train",
         label="a carry of its own",
     ),
 ]
