@@ -29,7 +29,20 @@ from fnn.combinators import (
     tied,
 )
 from fnn.compile import compiled
-from fnn.contract import Eval, Layer, Loss, Mode, Train, grad, layer, pullback, stateless, trainable, value_and_grad
+from fnn.contract import (
+    Eval,
+    Layer,
+    Loss,
+    Mode,
+    Penalty,
+    Train,
+    grad,
+    layer,
+    pullback,
+    stateless,
+    trainable,
+    value_and_grad,
+)
 from fnn.data import Batches, batches, one_hot, read_idx, split
 from fnn.diagnosis import NonFiniteError
 from fnn.history import Row, TrainState
@@ -271,6 +284,7 @@ __all__ = [
     "Optimizer",
     "PRelu",
     "Params",
+    "Penalty",
     "RMSNorm",
     "RNN",
     "Record",

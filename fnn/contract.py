@@ -274,8 +274,8 @@ def _input_vjp(vjp: Callable[[Params, Any, Y], tuple[Params, X]], params: Params
 def trainable(layer: Layer[Any, Any], params: Params) -> Params:
     """The parameters that have gradients, with `None` in the place of those that are frozen.
 
-    Gradients have exactly this structure. Without frozen layers these are all, and the result is `params` itself. An
-    optimizer that is started with these keeps no moments for the others.
+    Gradients have exactly this structure. Without frozen layers these are all, and the result is `params` itself.
+    `train` starts optax's optimizers with these, and `make_step` gives them these: they keep no moments for the others.
     """
     return params if layer.trainable is None else layer.trainable(params)
 
@@ -456,4 +456,6 @@ def _show(value: Any) -> str:
         return f"{value.func.__name__.strip('_')}({', '.join(_show(argument) for argument in value.args)})"
     if callable(value) and hasattr(value, "__name__"):
         return str(value.__name__)
+    if type(value) is tuple:
+        return f"({', '.join(map(_show, value))}{',' if len(value) == 1 else ''})"
     return repr(value)

@@ -598,3 +598,14 @@ def test_a_class_that_is_ruled_out_costs_nothing_where_it_is_not_the_label() -> 
     np.testing.assert_allclose(softmax_cross_entropy().vjp(cache)[0, 2], 0)
     logs = np.log(np.array([[0.25, 0.75, 1.0]], np.float32)) + np.array([0, 0, -np.inf], np.float32)
     assert nll().forward(logs, np.array([1]), None)[0] == pytest.approx(-math.log(0.75), rel=1e-6)
+
+
+def test_ctc_with_classes_that_are_ruled_out() -> None:
+    """Only label 1 is possible in the second of three frames: blank 1 2, 1 1 2 and 2 1 ... are the ways."""
+    logits = np.zeros((1, 3, 3))
+    logits[0, 1, [0, 2]] = -np.inf
+    target = CtcTarget(np.array([[1, 2]]), np.array([2]), np.array([3]))
+    value, cache = ctc().forward(logits, target, None)
+    assert value == pytest.approx(-math.log(2 / 9))  # of the 9 ways on, "- 1 2" and "1 1 2"
+    d = ctc().vjp(cache)
+    assert np.isfinite(d).all() and not d[0, 1].any()

@@ -369,6 +369,22 @@ def test_metrics_are_values() -> None:
 
 def test_an_output_that_is_no_number_is_no_hit() -> None:
     output, labels = np.full((4, 10), np.nan), np.array([3, 4, 5, 6])
-    for k in (1, 5):
-        metric = top_k(k)
-        assert metric.compute(metric.update(metric.init(), output, labels, None)) == 0
+    for metric in (top_k(1), top_k(5), accuracy):
+        assert metric.compute(metric.update(metric.init(), output, labels * 0, None)) == 0
+    for counting in (confusion_matrix(10), f1(10), recall(10, of=0)):
+        with pytest.raises(ValueError, match=f"{counting.kind}: expected outputs that are numbers, got NaN"):
+            counting.update(counting.init(), output, labels, None)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_r2_of_what_is_no_number_is_none(bad: float) -> None:
+    y = np.array([[1.0], [2.0], [bad], [4.0]])
+    out = np.array([[9.0], [-9.0], [3.0], [-4.0]])
+    assert np.isnan(r2.compute(r2.update(r2.init(), out, y, None)))
+
+
+@pytest.mark.parametrize("each", [lambda o, t: ((o - t) ** 2).mean(axis=0), lambda o, t: np.float64(o.max())])
+def test_a_mean_is_of_a_number_for_each_example(each: Any) -> None:
+    metric = mean_of("mine", each)
+    with pytest.raises(ShapeError, match="mine: expected a value for each of 5 examples"):
+        metric.update(metric.init(), np.zeros((5, 3)), np.zeros((5, 3)), None)

@@ -80,9 +80,9 @@ def frozen(layer: Layer[A, B]) -> Layer[A, B]:
 
     The layer owns its parameters as ever: they are initialised, saved and loaded with the others, under the same paths.
     But its gradients are `{}`, and in those of the network `None` stands in their place: no update, so training leaves
-    those very arrays where they are. `fnn.contract.trainable(net, params)` has `None` in the same places: an optimizer
-    that is shown these keeps no moments for the frozen ones. Layers below still get their gradients; in front of a
-    network frozen layers cost no backward pass at all. Running statistics are not parameters: in training they move.
+    those very arrays where they are. `fnn.contract.trainable(net, params)` has `None` in the same places.
+    Layers below still get their gradients; in front of a network frozen layers cost no backward pass at all. Running
+    statistics are not parameters: in training they move. (For no moments either, `freeze` the same paths.)
     """
     check_layer("frozen", layer)
     pull_dx = inputs_vjp(layer)

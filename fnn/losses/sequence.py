@@ -62,6 +62,7 @@ def ctc_forward(blank: int, logits: Array, target: CtcTarget) -> tuple[Array, Ct
     total = row_sum(p)
     p /= total
     logp -= np.log(total, out=total)
+    np.maximum(logp, NEVER, out=logp)  # of a class that is ruled out, minus infinity
     emitted = np.take_along_axis(logp, paths.emits[:, None, :], axis=2).transpose(1, 0, 2).copy()
     times, batch, states = emitted.shape
     alpha = np.empty_like(emitted)

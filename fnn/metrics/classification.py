@@ -57,9 +57,9 @@ def binary_labels(kind: str, output: Array, target: Labels) -> NDArray[np.bool_]
 
 
 def hit(output: Array, target: Labels) -> NDArray[np.bool_]:
-    """Whether the largest output stands at the label."""
+    """Whether the largest output stands at the label; not where one of the outputs is no number."""
     found: NDArray[np.bool_] = output.argmax(axis=-1) == true_labels("accuracy", output, target)
-    return found
+    return found & ~np.isnan(output).any(axis=-1)
 
 
 accuracy: Metric[Array, Labels, float] = mean_metric("accuracy", hit)
@@ -163,6 +163,8 @@ def update_matrix(
     kind: str, classes: int, matrix: Matrix, output: Array, target: Labels, weight: Array | None = None
 ) -> Matrix:
     """Every row adds its weight at [true label, label of the largest output]."""
+    if np.isnan(output).any():
+        raise ValueError(f"{kind}: expected outputs that are numbers, got NaN, which stands for no class")
     if np.shape(output)[-1:] != (classes,):
         raise ShapeError(f"{kind}: expected outputs (batch, ..., {classes}), got {np.shape(output)}")
     labels = true_labels(kind, output, target)

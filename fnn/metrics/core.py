@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import attrs
 import numpy as np
 
+from fnn import tree
 from fnn.contract import Loss, code, not_called
 from fnn.losses.core import sums_of
 from fnn.types import EMPTY, Array, NDArray, ShapeError, bind
@@ -120,13 +121,16 @@ def _update_mean(
     target: Target,
     weight: Array | None = None,
 ) -> Mean:
-    return add_to_mean(mean, each(output, target), weight, kind)
+    values, batch = each(output, target), len(tree.leaves(output)[0])
+    if np.shape(values)[:1] != (batch,):
+        raise ShapeError(f"{kind}: expected a value for each of {batch} examples, (batch, ...), got {np.shape(values)}")
+    return add_to_mean(mean, values, weight, kind)
 
 
 def mean_of(
-    name: str, each: Callable[[Out, Target], NDArray[Any]], *, higher_is_better: bool = False
-) -> Metric[Out, Target, float]:
-    """The mean of any scalar: `each(output, target)` gives one number for each example, as losses do.
+    name: str, each: Callable[[Any, Any], NDArray[Any]], *, higher_is_better: bool = False
+) -> Metric[Any, Any, float]:
+    """The mean of any scalar: `each(output, target)` gives one number for each example (or row), as losses do.
 
     >>> metric = mean_of("largest error", lambda output, target: abs(output - target).max(axis=1))
     >>> metric.compute(metric.update(metric.init(), np.array([[1.0, 2.0], [3.0, 5.0]]), np.ones((2, 2)), None))

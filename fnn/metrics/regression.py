@@ -48,6 +48,7 @@ def no_variation() -> Variation:
     return Variation(0.0, 0.0, 0.0, 0.0)
 
 
+@np.errstate(invalid="ignore")
 def update_variation(before: Variation, output: Array, target: Array, weight: Array | None = None) -> Variation:
     """With the batch added; the features are the axes but the first, rows of an example are taken as features."""
     t = np.asarray(like_output("r2", output, target), np.float64)
@@ -60,6 +61,7 @@ def update_variation(before: Variation, output: Array, target: Array, weight: Ar
     return merge_variations(before, Variation(total, mean, w.dot((t - mean) ** 2), w.dot((y - t) ** 2)))
 
 
+@np.errstate(invalid="ignore")
 def merge_variations(a: Variation, b: Variation) -> Variation:
     """Both together: the sum of squares about the common mean (Chan, Golub and LeVeque 1983)."""
     weight = a.weight + b.weight
@@ -72,12 +74,16 @@ def merge_variations(a: Variation, b: Variation) -> Variation:
 
 
 def compute_r2(found: Variation) -> float:
-    """The mean over the features of `1 - error / spread`; where nothing varies, 1 without error and else 0."""
+    """The mean over the features of `1 - error / spread`; where nothing varies, 1 without error and else 0.
+
+    It is nan where an output or a target is no finite number.
+    """
     if not found.weight:
         return float("nan")
     error, spread = np.atleast_1d(found.error), np.atleast_1d(found.spread)
     explained = 1 - error / np.where(spread > 0, spread, 1)
-    return float(np.where(spread > 0, explained, np.where(error > 0, 0.0, 1.0)).mean())
+    constant = np.where(spread == 0, np.where(error > 0, 0.0, 1.0 - error), np.nan)
+    return float(np.where((spread > 0) & (spread < np.inf), explained, constant).mean())
 
 
 r2: Metric[Array, Array, float] = Metric("r2", no_variation, update_variation, merge_variations, compute_r2)

@@ -58,9 +58,9 @@ class AverageState(NamedTuple):
     average: Params
     inner: Any
 
-    def averaged(self, params: Params) -> Params:
+    def averaged(self, params: Params) -> Params | None:
         """The average, once there is one."""
-        return self.average if self.members else params
+        return self.average if self.members else None
 
 
 def ema(opt: GradientTransformation, decay: float = 0.999) -> Optimizer:
@@ -198,10 +198,9 @@ def _lookahead_update(
 
 def _difference(grads: Any, target: Any, params: Any) -> Any:
     """What leads from the parameters to the target, where there are gradients."""
-    if isinstance(params, Mapping):
-        names = params if grads is not None else ()
-        return {name: _difference(grads.get(name), target[name], params[name]) for name in names}
-    return None if grads is None else np.asarray(target - params)
+    if grads is None or not isinstance(params, Mapping):
+        return None if grads is None else np.asarray(target - params)
+    return {name: _difference(grads.get(name), target[name], p) for name, p in params.items()}
 
 
 # --- schedule-free ---------------------------------------------------------------------------------------------------

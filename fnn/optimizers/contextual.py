@@ -10,6 +10,7 @@ import numpy as np
 
 from fnn import tree
 from fnn.check import above_zero, not_negative, positive
+from fnn.optimizers.averaging import ScheduleFreeState
 from fnn.optimizers.protocol import (
     Context,
     Contextual,
@@ -19,6 +20,7 @@ from fnn.optimizers.protocol import (
     learning_rate,
     no_updates,
     required,
+    states,
     updater,
     wrapper,
 )
@@ -146,7 +148,7 @@ class PlateauState(NamedTuple):
     """Updates made, the last rate, the fields of `Watch`, and the state of the optimizer."""
 
     step: int
-    learning_rate: float
+    learning_rate: float | None
     factor: float
     best: float
     waited: int
@@ -197,8 +199,8 @@ def reduce_on_plateau(
     improves when it is below `best - (atol + rtol |best|)`, which works for losses of any sign (PyTorch's relative
     threshold takes `best (1 - rtol)`, which a negative loss passes by getting worse). After a reduction nothing is
     counted for `cooldown` looks; the product of all factors does not fall below `smallest`. It multiplies the updates
-    of `opt`, which for all rules here is its learning rate; averages belong around it: `ema(reduce_on_plateau(...))`,
-    not the other way.
+    of `opt`, which for all rules here is its learning rate but for `schedule_free_adamw`, which is refused. Averages
+    belong around it: `ema(reduce_on_plateau(...))`, not the other way.
     """
     if not 0 < factor < 1:
         raise ValueError(f"reduce_on_plateau: expected factor between 0 and 1, got {factor!r}")
@@ -239,7 +241,9 @@ def reduce_on_plateau(
 
 def _plateau_init(opt: GradientTransformation, params: Params) -> PlateauState:
     inner = opt.init(params)
-    return PlateauState(0, learning_rate(inner) or 0.0, 1.0, math.inf, 0, 0, 0.0, 0.0, inner)
+    if any(isinstance(record, ScheduleFreeState) for record in states(inner)):
+        raise ValueError("reduce_on_plateau: schedule_free_adamw holds its rate itself, and needs no schedule")
+    return PlateauState(0, learning_rate(inner), 1.0, math.inf, 0, 0, 0.0, 0.0, inner)
 
 
 def _plateau_update(
@@ -261,7 +265,7 @@ def _plateau_update(
         state.examples + examples,
     )
     after = Watch(*[live(_watched, name, rule, step, *watch) for name in Watch._fields])
-    return updates, PlateauState(step, 0.0 if rate is None else state.factor * rate, *after, inner)
+    return updates, PlateauState(step, None if rate is None else state.factor * rate, *after, inner)
 
 
 def _watched(name: str, rule: PlateauRule, step: int, *watch: Any) -> Any:

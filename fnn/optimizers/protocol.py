@@ -93,17 +93,47 @@ def updater(transform: GradientTransformation) -> Contextual:
         got = getattr(transform, "__name__", repr(transform))
         raise TypeError(f"expected an optimizer such as adam(1e-3), got {got}")
     update_with = getattr(transform, "update_with", None)
-    return bind(_plain, transform.update) if update_with is None else bind(_contextual, transform.update, update_with)
+    if update_with is not None:
+        return bind(_contextual, transform.update, update_with)
+    return bind(_plain if isinstance(transform, Optimizer) else _foreign, transform.update)
+
+
+def plain_update(transform: GradientTransformation) -> Update:
+    """The update of any transform that takes no context, which understands `None` among the gradients."""
+    return transform.update if isinstance(transform, Optimizer) else bind(_without, updater(transform))
 
 
 def _plain(update: Update, grads: Params, state: Any, params: Params, context: Context | None) -> tuple[Params, Any]:
     return update(grads, state, params)
 
 
+def _foreign(update: Update, grads: Params, state: Any, params: Params, context: Context | None) -> tuple[Params, Any]:
+    """Of what is not fnn's own, such as optax's: to it, `None` among the gradients is another tree."""
+    updates, state = update(with_zeros(grads, params), state, params)
+    return without_zeros(updates, grads), state
+
+
 def _contextual(
     update: Update, update_with: UpdateWith, grads: Params, state: Any, params: Params, context: Context | None
 ) -> tuple[Params, Any]:
     return update(grads, state, params) if context is None else update_with(grads, state, params, context)
+
+
+def for_model(opt: GradientTransformation, trainable: Callable[[Params], Params] | None) -> tuple[Init, Update]:
+    """Its pair for the parameters of a model; what is not fnn's own, such as optax's, is shown those that are trained."""
+    if trainable is None or isinstance(opt, Optimizer):
+        return opt.init, opt.update
+    return bind(_init_shown, opt.init, trainable), bind(_update_shown, opt.update, trainable)
+
+
+def _init_shown(init: Init, trainable: Callable[[Params], Params], params: Params) -> Any:
+    return init(trainable(params))
+
+
+def _update_shown(
+    update: Update, trainable: Callable[[Params], Params], grads: Params, state: Any, params: Params
+) -> tuple[Params, Any]:
+    return update(grads, state, trainable(params))
 
 
 def required(who: str, what: str, context: Context | None) -> Context:
@@ -114,6 +144,25 @@ def required(who: str, what: str, context: Context | None) -> Context:
             "or call update_with(grads, state, params, Context(value, examples, grad))"
         )
     return context
+
+
+# --- gradients that are None -----------------------------------------------------------------------------------------
+
+
+def with_zeros(grads: Any, params: Any) -> Any:
+    """The gradients with zeros in the place of each `None`."""
+    if grads is None:
+        return tree.zeros_like(params)
+    if isinstance(params, Mapping) and isinstance(grads, Mapping):
+        return {k: with_zeros(g, params[k]) if k in params else g for k, g in grads.items()}
+    return grads
+
+
+def without_zeros(updates: Any, grads: Any) -> Any:
+    """The updates without those for which the gradients have `None`."""
+    if not isinstance(grads, Mapping):
+        return updates
+    return {k: None if grads[k] is None else without_zeros(u, grads[k]) for k, u in updates.items()}
 
 
 # --- updates ---------------------------------------------------------------------------------------------------------

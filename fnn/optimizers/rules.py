@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fnn import tree
-from fnn.optimizers.protocol import Optimizer, Where
+from fnn.optimizers.protocol import Optimizer, Where, with_zeros, without_zeros
 from fnn.schedules import Schedule, as_schedule, rate_at
 from fnn.tree import join
 from fnn.types import Array, Params, bind
@@ -78,16 +78,7 @@ def _scaled(factor: float, grads: Any, params: Any) -> Any:
 
 def check_gradients(grads: Any, params: Params) -> None:
     """Raises `ValueError`, with the differing paths, unless the gradients have the structure of the parameters."""
-    tree.check_same_structure(params, _filled(grads, params), ("the parameters", "the gradients"))
-
-
-def _filled(grads: Any, params: Any) -> Any:
-    """The gradients with zeros in the place of each `None`."""
-    if grads is None:
-        return tree.zeros_like(params)
-    if isinstance(params, Mapping) and isinstance(grads, Mapping):
-        return {k: _filled(g, params[k]) if k in params else g for k, g in grads.items()}
-    return grads
+    tree.check_same_structure(params, with_zeros(grads, params), ("the parameters", "the gradients"))
 
 
 # --- all numbers alike -------------------------------------------------------------------------------------
@@ -134,7 +125,7 @@ def elementwise(
         vector, new = small, tuple([np.empty_like(small) for _ in moments])
         rule(small, small, *moments, *new)
     updates = _assemble(vector, like)
-    return updates if complete else _pruned(updates, grads), new
+    return updates if complete else without_zeros(updates, grads), new
 
 
 def zeros(params: Params) -> Moments:
@@ -171,7 +162,7 @@ def _matched(grads: Params, params: Params) -> tuple[Array, list[Array], Params,
         _gather(grads, params, small, large)
     except (KeyError, TypeError, AttributeError):
         complete = False
-        given = tree.map(np.asarray, _filled(grads, params))
+        given = tree.map(np.asarray, with_zeros(grads, params))
         tree.check_same_structure(params, given, ("the parameters", "the gradients"))
         like = tree.map(np.asarray, params)
         _check_dtypes(given, like, None)
@@ -233,13 +224,6 @@ def _assemble_small(
         else:
             large.append((new, name, p))
     return new, start
-
-
-def _pruned(updates: Any, grads: Any) -> Any:
-    """The updates without those for which the gradients have `None`."""
-    if not isinstance(grads, Mapping):
-        return updates
-    return {k: None if grads[k] is None else _pruned(u, grads[k]) for k, u in updates.items()}
 
 
 # --- optimizers of one rule ------------------------------------------------------------------------------------------

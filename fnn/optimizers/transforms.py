@@ -6,6 +6,7 @@ Before the optimizer a transform is given gradients, after it updates: `chain(cl
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from fnn import tree
 from fnn.check import above_zero, not_negative
+from fnn.optimizers.descent import rprop
 from fnn.optimizers.protocol import (
     Context,
     Contextual,
@@ -22,6 +24,7 @@ from fnn.optimizers.protocol import (
     Where,
     no_state,
     no_updates,
+    plain_update,
     updater,
     wrapper,
 )
@@ -53,7 +56,7 @@ def chain(*transforms: GradientTransformation) -> Optimizer:
     made = wrapper("chain", init, with_context, transforms, config, chain)
     if made.update_with is not None:
         return made
-    plain = bind(_chain_update, tuple((name, transform.update) for name, transform in zip(names, transforms)))
+    plain = bind(_chain_update, tuple((name, plain_update(transform)) for name, transform in zip(names, transforms)))
     return Optimizer("chain", init, plain, config, chain)
 
 
@@ -65,9 +68,18 @@ def _chain_update(
     parts: tuple[tuple[str, Update], ...], grads: Params, state: Mapping[str, Any], params: Params
 ) -> tuple[Params, dict[str, Any]]:
     new: dict[str, Any] = {}
-    for name, update in parts:
-        grads, new[name] = update(grads, state[name], params)
+    for k, (name, update) in enumerate(parts):
+        grads, new[name] = update(_complete(grads, params) if k else grads, state[name], params)
     return grads, new
+
+
+def _complete(grads: Any, params: Any) -> Any:
+    """Updates with `None` where one has left out what it does not move, which is how transforms know it."""
+    if not isinstance(params, Mapping) or not isinstance(grads, Mapping):
+        return grads
+    parts = {name: _complete(grads.get(name), p) for name, p in params.items()}
+    same = len(grads) == len(parts) and all([grads.get(name) is part for name, part in parts.items()])
+    return grads if same or grads.keys() - parts.keys() else parts
 
 
 def _chain_update_with(
@@ -78,9 +90,23 @@ def _chain_update_with(
     context: Context | None,
 ) -> tuple[Params, dict[str, Any]]:
     new: dict[str, Any] = {}
-    for name, update in parts:
-        grads, new[name] = update(grads, state[name], params, context)
+    for k, (name, update) in enumerate(parts):
+        own = context
+        if k:
+            grads = _complete(grads, params)
+            own = context and context._replace(grad=bind(_grad_through, parts[:k], state, context))
+        grads, new[name] = update(grads, state[name], params, own)
     return grads, new
+
+
+def _grad_through(
+    parts: tuple[tuple[str, Contextual], ...], state: Mapping[str, Any], context: Context, params: Params
+) -> Params:
+    """The gradient at other parameters, as it comes out of the first parts of a chain."""
+    grads = context.grad(params)
+    for name, update in parts:
+        grads = _complete(update(grads, state[name], params, context)[0], params)
+    return grads
 
 
 # --- each leaf by itself, without a state ----------------------------------------------------------------------------
@@ -269,7 +295,9 @@ def _clip_adaptive(limit: float, eps: float, path: str, g: Array, p: Array) -> A
 
 def _unit_norms(a: Array) -> Array:
     axes = tuple(range(a.ndim - 1)) if a.ndim > 1 else None
-    norms: Array = np.sqrt(np.square(a).sum(axes, keepdims=True))
+    largest = np.abs(a).max(axes, keepdims=True, initial=0)
+    ratio = a / np.where(largest > 0, largest, 1)  # whose squares have a place in the dtype
+    norms: Array = np.sqrt(np.square(ratio).sum(axes, keepdims=True)) * largest
     return norms
 
 
@@ -427,29 +455,29 @@ class InjectState(NamedTuple):
 
 
 BETAS = {"b1", "b2"}
-COUNTS = {"every", "start", "patience", "cooldown", "iterations", "factor_from"}
-"""Options that are whole numbers."""
-
 
 def inject(build: Callable[..., GradientTransformation], /, **hyper: Any) -> Optimizer:
     """An optimizer whose numbers can be scheduled, read from its state, and changed there between steps.
 
     `inject(adamw, learning_rate=cosine(...), weight_decay=1e-2)`: schedules are evaluated at every step; numbers stand
     in the state, `state.values["weight_decay"]`, and are taken from there. Other arguments are passed on, and so are
-    b1 and b2, which cannot change: moments are kept as sums that belong to them.
+    whole numbers such as `every`, and b1 and b2, which cannot change: moments are kept as sums that belong to them.
+    `rprop`, whose rate is where its sizes begin, is refused.
     """
+    if build is rprop:
+        raise ValueError("inject: rprop reads its numbers at the start alone")
     schedules = {name: value for name, value in hyper.items() if name != "where" and callable(value)}
     if fixed_here := BETAS & schedules.keys():
         raise ValueError(f"inject: {', '.join(sorted(fixed_here))}: expected a number, since moments belong to it")
     numbers = {
         name: float(value)
         for name, value in hyper.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in BETAS | COUNTS
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in BETAS | _counts(build, hyper)
     }
     fixed = {name: value for name, value in hyper.items() if name not in schedules and name not in numbers}
     if not schedules and not numbers:
         raise ValueError(f"inject: expected at least one number or schedule for {_name(build)}")
-    made = build(**fixed, **numbers, **{name: float(schedule(0)) for name, schedule in schedules.items()})
+    made = _built(build, fixed, {**numbers, **{name: float(schedule(0)) for name, schedule in schedules.items()}})
     return wrapper(
         "inject",
         bind(_inject_init, made, numbers, schedules),
@@ -458,6 +486,24 @@ def inject(build: Callable[..., GradientTransformation], /, **hyper: Any) -> Opt
         {"build": build, "hyper": hyper},
         inject,
     )
+
+
+def _counts(build: Callable[..., Any], hyper: Mapping[str, Any]) -> set[str]:
+    """The options that are whole numbers: those given as such where no float is announced."""
+    from inspect import signature
+
+    found = signature(build).parameters
+    kinds = {name: str(getattr(found[name].annotation, "__name__", found[name].annotation)) for name in found}
+    return {name for name, value in hyper.items() if isinstance(value, int) and "float" not in kinds.get(name, "")}
+
+
+def _built(
+    build: Callable[..., GradientTransformation], fixed: Mapping[str, Any], values: Mapping[str, float]
+) -> GradientTransformation:
+    """The optimizer with these numbers. A momentum of 0 keeps its trace: it may be another one in the next step."""
+    if "momentum" in values:
+        values = {**values, "momentum": live(max, values["momentum"], sys.float_info.min)}
+    return build(**fixed, **values)
 
 
 def _name(build: Callable[..., Any]) -> str:
@@ -484,5 +530,5 @@ def _inject_update(
     context: Context | None,
 ) -> tuple[Params, InjectState]:
     values = {**state.values, **_values(schedules, state.step)}
-    updates, inner = updater(build(**fixed, **values))(grads, state.inner, params, context)
+    updates, inner = updater(_built(build, fixed, values))(grads, state.inner, params, context)
     return updates, InjectState(state.step + 1, values, inner)
