@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -147,7 +148,20 @@ def carried_backwards(state: Any) -> Any:
     return vector[::-2]
 
 
+def turned_by_einsum(x: Any) -> Any:
+    product = x @ x.T
+    np.einsum("ij->ji", product)[...] = 7.0
+    return product * 1, np.einsum("ij->ji", x)
+
+
+def silent(x: Any) -> Any:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(x > 0, np.log(x), 0.0)
+
+
 WRITING = [
+    Row("a view by einsum", turned_by_einsum, [(some(3, 2, seed=i) * np.float32(0 if i == 2 else -1),) for i in range(4)]),
+    Row("errstate within", silent, arrays(5)),
     Row("//= and %=", divided_in_place, arrays(4)),
     Row("@=", multiplied_in_place, arrays(4, 4), "imatmul"),
     Row("nan_to_num", cleaned_in_place, arrays(3), "copy=False"),
@@ -516,3 +530,82 @@ def test_forms_that_never_come_again_are_forgotten() -> None:
     for n in range(1, 600):
         replayed(np.ones(n, np.float32))
     assert len(replayed._seen) < 300
+
+
+def synchronised(state: Any, x: Any, n: int) -> Any:
+    """The target network of a learner is set to the online one now and then."""
+    online = state["online"] * np.float32(0.9) + x
+    return {"online": online, "target": online[:] if n % 3 == 0 else state["target"]}
+
+
+def overlapping(state: Any, x: Any, n: int) -> Any:
+    whole = np.concatenate([state["online"], state["target"]]) + x.sum()
+    return {"online": whole[:4], "target": whole[2:6]}
+
+
+@pytest.mark.parametrize("step", [synchronised, overlapping])
+def test_results_that_lie_in_each_other_do_not_lie_so_as_arguments(step: Callable[..., Any]) -> None:
+    replayed = compiled(step)
+    plain = other = {"online": some(4), "target": some(4, seed=1)}
+    for n in range(1, 12):
+        if n == 7:
+            plain = other = {"online": some(4, seed=2), "target": some(4, seed=3)}
+        plain, other = step(plain, some(4, seed=n), n), replayed(other, some(4, seed=n), n)
+        assert_same(plain, other)
+    assert not replayed.reasons
+
+
+@pytest.mark.filterwarnings("error")
+def test_words_and_what_is_not_said_give_no_warnings() -> None:
+    def f(x: Any, how: str) -> Any:
+        return silent(x) * (2 if how == "twice" else 3)
+
+    replayed = compiled(f)
+    for how in ("twice", "thrice", "twice", "thrice"):
+        assert_same(f(some(5), how), replayed(some(5), how))
+    assert not replayed.reasons and len(replayed.plans) == 2
+
+
+def test_an_interrupt_while_a_recording_begins_or_ends_leaves_the_next_ones_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fnn.compile import namespace
+
+    for name in ("enter", "leave"):
+        for k in range(1, 12):
+            made = getattr(namespace.Namespace, name)
+
+            def interrupted(self: Any, who: Any, lines: int = k, made: Any = made) -> None:
+                left = [lines]
+
+                def trace(frame: Any, event: str, arg: Any) -> Any:
+                    if frame.f_code is made.__code__ and event == "line":
+                        left[0] -= 1
+                        if not left[0]:
+                            raise KeyboardInterrupt
+                    return trace
+
+                before = sys.gettrace()
+                sys.settrace(trace)
+                try:
+                    made(self, who)
+                finally:
+                    sys.settrace(before)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(namespace.Namespace, name, interrupted)
+                try:
+                    compiled(scaled)(some(3))
+                except KeyboardInterrupt:
+                    pass
+            replayed = compiled(made_by_empty)
+            for seed in range(3):
+                assert_same(made_by_empty(some(3, seed=seed)), replayed(some(3, seed=seed)))
+            assert not replayed.reasons and not namespace.NAMESPACE.recording
+            assert np.empty is namespace._numpy["empty"]
+
+
+def made_by_empty(x: Any) -> Any:
+    out = np.empty(x.shape, x.dtype)
+    np.multiply(x, 2, out=out)
+    return out

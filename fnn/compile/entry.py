@@ -19,9 +19,9 @@ class Entry:
         self._count = itertools.count()
         self._nodes = itertools.count()
 
-    def constant(self, value: Any) -> str:
-        """The source of a value."""
-        if value is None or type(value) in (bool, int, str):
+    def constant(self, value: Any, by_name: bool = False) -> str:
+        """The source of a value, or a name for it."""
+        if not by_name and (value is None or type(value) in (bool, int, str)):
             return repr(value)
         name = f"c{len(self.constants)}"
         self.constants[name] = value
@@ -40,7 +40,7 @@ class Entry:
             self._node(signature, expression)
 
     def _static(self, signature: Static, expression: str) -> None:
-        name = self.constant(signature.value)
+        name = self.constant(signature.value, by_name=type(signature.value) in (int, str))
         if name in ("None", "True", "False"):
             self.lines.append(f"if {expression} is not {name}: return MISS")
         else:

@@ -115,30 +115,34 @@ def _patched(name: str) -> Callable[..., Any]:
 
 
 class Namespace:
-    """Counts the threads that record; others pay for a look at `current()` meanwhile."""
+    """Knows who records; other threads pay for a look at `current()` meanwhile.
+
+    An interrupt anywhere in it leaves nothing that the next one would not set right.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.threads = 0
+        self.recording: set[Any] = set()
         self.spared: list[Any] = []
 
-    def enter(self) -> None:
+    def enter(self, who: Any) -> None:
+        """From now on NumPy's functions that make arrays look whether somebody records."""
         with self.lock:
-            self.threads += 1
-            if self.threads == 1:
-                fnn.recordable._recorder = _Here()
-                original = ModuleType("numpy")
-                vars(original).update(vars(np))
-                self.spared = generator_modules()
-                for module in self.spared:
-                    vars(module)["np"] = original
-                for name in _PATCHED:
-                    setattr(np, name, _patched(name))
+            self.recording = {other for other in self.recording if other.active} | {who}
+            fnn.recordable._recorder = _Here()
+            original = ModuleType("numpy")
+            vars(original).update({**vars(np), **_numpy})
+            self.spared = generator_modules()
+            for module in self.spared:
+                vars(module)["np"] = original
+            for name in _PATCHED:
+                setattr(np, name, _patched(name))
 
-    def leave(self) -> None:
+    def leave(self, who: Any) -> None:
+        """Puts NumPy's own functions back after the last one."""
         with self.lock:
-            self.threads -= 1
-            if self.threads == 0:
+            self.recording = {other for other in self.recording if other.active and other is not who}
+            if not self.recording:
                 fnn.recordable._recorder = None
                 for module in self.spared:
                     vars(module)["np"] = np

@@ -54,7 +54,9 @@ class Instance:
         self.times = [0.0] * len(plan.calls)
         if timed:
             names |= {"T": self.times, "clock": perf_counter}
-        self.run = FunctionType(plan.timed_code() if timed else plan.code, names)
+        run = FunctionType(plan.timed_code() if timed else plan.code, names)
+        silent: dict[str, Any] = dict.fromkeys(plan.silent, "ignore")
+        self.run: Callable[..., Any] = np.errstate(**silent)(run) if silent else run
 
 
 class Plan:
@@ -70,6 +72,7 @@ class Plan:
     ) -> None:
         self.serial = next(_serial)
         self.signatures = signatures
+        self.silent = frozenset(recorder.silent)
         leaves = [leaf for signature in signatures for leaf in leaf_signatures(signature)]
         turned = turned_arguments(recorder.calls)
         pairs = carried_pairs(signatures, form, list(range(len(leaf_signatures(signatures[0])))))

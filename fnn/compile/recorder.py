@@ -28,6 +28,8 @@ class Recorder:
         self.refused: list[str] = []
         """Why there can be no plan, even where the function has caught the exception that says so."""
         self.errors = np.geterr()
+        self.silent: set[str] = set()
+        """What an `np.errstate` within the function says nothing of; a replay says nothing of it from end to end."""
         self.active = True
 
     def forget(self) -> None:
@@ -134,8 +136,10 @@ class Recorder:
         """Notes a call."""
         for out in call.outs:
             self._check_written(call.name, out)
-        if "raise" in (errors := np.geterr()).values() and errors != self.errors:
-            raise NotRecordable(f"{call.name} within np.errstate that makes it raise")
+        if (errors := np.geterr()) != self.errors:
+            if "raise" in errors.values():
+                raise NotRecordable(f"{call.name} within np.errstate that makes it raise")
+            self.silent |= {kind for kind, how in errors.items() if how == "ignore"}
         self.calls.append(call)
 
     @staticmethod
@@ -149,6 +153,10 @@ class Recorder:
             return self.copied(name, f, args, keywords)  # with out=, the sums are rounded, too
         if f is np.einsum and "out" not in keywords and any(min(t.strides, default=0) < 0 for t in traces(args)):
             return self.copied(name, f, args, keywords)  # with out=, it takes the axes in another order
+        if f is np.einsum and keywords.get("out") is None:
+            value = run(f, *args, **keywords)
+            if any(isinstance(t.value, np.ndarray) and np.may_share_memory(value, t.value) for t in traces(args)):
+                return self.result(value, list(traces(args)))[0]  # axes in another order are a view; with out=, new
         given = keywords.pop("out", None)
         template, options = self.operands(args), self.operands(keywords)
         if given is not None:
@@ -290,11 +298,11 @@ def recording(recorder: Recorder) -> Iterator[None]:
 
     `np.empty` and its kin, which tell no protocol, give arrays of it.
     """
-    NAMESPACE.enter()
     try:
+        NAMESPACE.enter(recorder)
         with noting(recorder):
             yield
         recorder.check()
     finally:
         recorder.active = False
-        NAMESPACE.leave()
+        NAMESPACE.leave(recorder)

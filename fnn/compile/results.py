@@ -132,9 +132,15 @@ def _matches(signature: Any, form: Any, numbers: Any, pairs: dict[int, Out]) -> 
         return False
     if isinstance(signature, ArrayLeaf) and isinstance(form, Out) and not form.scalar and form.view.size:
         same = (form.view.shape, form.view.dtype, form.view.strides) == signature[:3]
-        if same and form.view.storage.kind == "scratch" and form not in pairs.values():
+        if same and form.view.storage.kind == "scratch" and not any(_meet(form, other) for other in pairs.values()):
             pairs[i] = form
     return True
+
+
+def _meet(a: Out, b: Out) -> bool:
+    """Whether two results lie in the same memory, where two arguments could not be laid as they do."""
+    (start, stop), (other_start, other_stop) = extent(a.view), extent(b.view)
+    return a.view.storage is b.view.storage and start < other_stop and other_start < stop
 
 
 def is_kept(view: View) -> bool:
