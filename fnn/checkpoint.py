@@ -264,11 +264,16 @@ def _write(file: BinaryIO, index: Mapping[str, Any], arrays: Mapping[str, NDArra
     from zipfile import ZipFile, ZipInfo
 
     text = json.dumps(index, allow_nan=False)
-    with ZipFile(file, "w") as archive:
-        archive.writestr(ZipInfo(INDEX), text)  # a ZipInfo of its own: without the time, equal trees give equal files
-        for where, array in arrays.items():
-            with archive.open(ZipInfo(f"{where}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    try:
+        with ZipFile(file, "w") as archive:
+            archive.writestr(ZipInfo(INDEX), text)  # a ZipInfo of its own, without the time: equal trees, equal files
+            for where, array in arrays.items():
+                with archive.open(ZipInfo(f"{where}.npy"), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+    except ValueError as error:  # closing the archive within a member, since an interrupt has come
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
 
 
 def _put_in_place(temporary: str, target: str) -> None:

@@ -94,7 +94,7 @@ class Batches(Generic[D_co]):
 
 
 def _taken(a: NDArray[Any], rows: Ints, shuffled: bool) -> NDArray[Any]:
-    block = a.take(rows, axis=0) if shuffled else a[rows[0] : rows[-1] + 1]
+    block = np.asarray(a.take(rows, axis=0) if shuffled else a[rows[0] : rows[-1] + 1])  # of a memmap, too
     block.setflags(write=False)
     return block
 

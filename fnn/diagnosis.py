@@ -47,6 +47,13 @@ def explain(
 
     parts: how the step divides a batch, if it does.
     """
+    if (early := first_bad(before.params)) is not None:
+        return NonFiniteError(
+            f"train: the parameters are no longer finite: {early} was not before step {before.step} already, while the "
+            "loss still was. Where it began is not known, and this error's train_state is not good; begin with "
+            "chain(check_finite(), ...) to be told, or save checkpoints, which are looked at.",
+            before,
+        )
     parameter = first_bad(now.params)
     good = now if parameter is None else before
     batch = next(iter(data.stream(good.key, good.step)))

@@ -99,7 +99,9 @@ def check_saving_run(path: str | PathLike[str], run: Run) -> None:
 
 
 def _kept(run: Run) -> dict[str, Any]:
-    return {"train_state": run.train_state, "best": run.best}
+    """Before any evaluation the best parameters are the present ones."""
+    now = run.train_state
+    return {"train_state": now, "best": run.best if run.score < math.inf else Best(now.params, now.state)}
 
 
 def load_run(path: str | PathLike[str], like: TrainState) -> Run:

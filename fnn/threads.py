@@ -109,7 +109,7 @@ class ThreadedStep:
         self.draws = model.draws
         self.part: Compiled[..., Any] = compiled(partial(_part, value_and_grad(model, loss)))
         self.finish = compiled(partial(_finish, for_model(opt, model.trainable)[1], penalty))
-        self.pays: dict[int, bool] = {}
+        self.pays: dict[Any, bool] = {}
 
     def __call__(self, before: TrainState, batch: Any) -> tuple[TrainState, Any]:
         parts = self.parts(before, batch)
@@ -132,9 +132,10 @@ class ThreadedStep:
     def parts(self, before: TrainState, batch: Any) -> list[tuple[Any, Train]]:
         """The parts of a batch with the mode of each, one for each thread; the whole, where dividing does not pay."""
         whole, examples = before.mode(self.draws), len(tree.leaves(batch[0])[0])
-        if examples not in self.pays:
-            self.pays[examples] = self._pays(before, batch, examples)
-        if not self.pays[examples]:
+        form = tuple([(a.shape, a.dtype) for a in tree.leaves(batch)])
+        if form not in self.pays:
+            self.pays[form] = self._pays(before, batch, examples)
+        if not self.pays[form]:
             return [(batch, whole)]
         ends = [examples * k // self.threads for k in range(self.threads + 1)]
         parts = [tree.map(lambda a, k=k: a[ends[k] : ends[k + 1]], batch) for k in range(self.threads)]
@@ -143,13 +144,17 @@ class ThreadedStep:
         return [(part, Train(whole.key.fold_in(k)) if self.draws else whole) for k, part in enumerate(parts)]
 
     def _pays(self, before: TrainState, batch: Any, examples: int) -> bool:
-        """Whether batches of this size are split, by the calls of a part."""
+        """Whether batches of this form are split, by the calls of a part."""
         if examples < self.threads:
             return False
         n = examples // self.threads
         args = before.params, before.state, tree.map(lambda a: a[:n], batch), Train(before.key)
         self.part(*args)
         plan = self.part.plan_of(*args)
+        if plan is None:  # there may be too many forms; what is split must not depend on which came first
+            probe: Compiled[..., Any] = compiled(self.part.function)
+            probe(*args)
+            plan = probe.plan_of(*args)
         if plan is None:
             self._say(f"a step that cannot be recorded: {'; '.join(self.part.reasons)}")
             return False

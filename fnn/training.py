@@ -275,6 +275,14 @@ def train(
                     run = with_row(run)
                 if checkpoint is not None and (after.step % save_every == 0 or after.step == total):
                     save_run(checkpoint, checked(run))
+            run = checked(run)
+            if run.train_state.step < total:
+                raise ValueError(
+                    f"train: data: its stream has ended after step {run.train_state.step} of {total}; it must go on "
+                    "from epoch to epoch without end"
+                )
+            if run.weight:
+                run = with_row(run)  # within an epoch, and not in the checkpoint: a longer training has no row here
         except KeyboardInterrupt as interrupt:
             vars(interrupt)["train_state"] = run.train_state
             if checkpoint is None:
@@ -284,12 +292,9 @@ def train(
                 how = f"train(..., resume={str(checkpoint)!r}) goes on from there"
                 interrupt.add_note(f"saved step {run.train_state.step} to {checkpoint}; {how}")
             raise
-    run = checked(run)
-    if run.weight:
-        run = with_row(run)  # within an epoch, and not in the checkpoint: a longer training does not evaluate here
     now = run.train_state
     now = attrs.evolve(now, params=_apart(now.params), state=_apart(now.state))
-    best = now if evaluation is None else run.best
+    best = run.best if evaluation is not None and run.score < math.inf else Best(now.params, now.state)
     return Result(now, best.params, best.state, run.history)
 
 

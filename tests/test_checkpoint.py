@@ -723,3 +723,24 @@ def test_killed_at_random_moments_the_old_or_the_new_file_is_there(file: Path) -
 @needs_fork
 def test_the_trial_by_killing_finds_a_save_that_is_not_atomic(file: Path) -> None:
     assert in_a_process("kill_at_random(file, t.plain_save, 25)", file)["damaged"]
+
+
+@pytest.mark.parametrize("k", range(1, 40, 3))
+def test_an_interrupt_while_saving_comes_as_one(tmp_path: Path, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, tree = tmp_path / "run.npz", {f"a{i}": np.arange(4.0) for i in range(20)}
+    save(path, tree)
+    calls = [k]
+
+    def write_array(*args: Any, **options: Any) -> None:
+        calls[0] -= 1
+        if calls[0] == 0:
+            raise KeyboardInterrupt
+        original(*args, **options)
+
+    original = np.lib.format.write_array
+    monkeypatch.setattr(np.lib.format, "write_array", write_array)
+    if k <= 20:
+        with pytest.raises(KeyboardInterrupt):
+            save(path, {**tree, "a0": np.zeros(3)})
+    monkeypatch.undo()
+    assert load_arrays(path)["a0"].size == 4

@@ -14,9 +14,11 @@ import fnn.threads
 import fnn.training
 from fnn import tree
 from fnn.combinators import serial
+from fnn.compile import compiled
 from fnn.contract import Layer, Loss, Train
 from fnn.data import batches
 from fnn.diagnosis import NonFiniteError, explain
+from fnn.history import TrainState
 from fnn.layers.activation import Relu, Tanh
 from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout
@@ -24,6 +26,7 @@ from fnn.layers.norm import BatchNorm
 from fnn.losses import l2, mse
 from fnn.optimizers import GradientTransformation, adam, sam, sgd
 from fnn.random import Key
+from fnn.threads import ThreadedStep
 from fnn.training import Result, make_step, train
 
 EXAMPLES = 70
@@ -130,3 +133,18 @@ def test_a_warning_says_that_threads_are_in_each_others_way(monkeypatch: pytest.
 def test_a_number_of_threads_is_positive() -> None:
     with pytest.raises(ValueError, match="threads"):
         trained(0)
+
+
+def test_what_is_split_does_not_depend_on_which_form_came_first() -> None:
+    net = serial(Dense(400), Tanh, Dense(3))
+    params = net.init(Key(0), (7, 40))
+    opt = sgd(0.1)
+    step = compiled(make_step(net, mse, opt))
+    rng = np.random.default_rng(0)
+    forms = [(rng.standard_normal((64, t, 40), np.float32), np.zeros((64, t, 3), np.float32)) for t in (1, 90)]
+    now = TrainState(0, params, {}, opt.init(params), Key(0))
+    with fnn.threads.workers(2) as pool:
+        for order in (forms, forms[::-1]):
+            threaded = ThreadedStep(step, net, mse, opt, None, pool, 2, None)
+            divided = {x.shape[1]: len(threaded.parts(now, (x, y))) for x, y in order}
+            assert divided == {1: 1, 90: 2}

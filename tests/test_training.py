@@ -26,7 +26,7 @@ from fnn.contract import Layer, no_params, stateless
 from fnn.data import Batches, batches
 from fnn.diagnosis import NonFiniteError
 from fnn.history import Row, TrainState
-from fnn.layers.activation import Relu, Tanh
+from fnn.layers.activation import HardTanh, Relu, Tanh
 from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout
 from fnn.layers.norm import BatchNorm
@@ -215,6 +215,75 @@ class Somewhere:
 def test_what_cannot_be_resumed(resume: Any) -> None:
     with pytest.raises(TypeError, match="train: resume: expected a path or a TrainState, got"):
         fit(resume=resume)
+
+
+# --- what a run ends with --------------------------------------------------------------------------------------------
+
+
+def test_without_an_evaluation_the_best_parameters_of_a_checkpoint_are_the_last(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    result = fit(checkpoint=path)
+    saved = fnn.load_arrays(path)
+    best = tree.map_with_path(lambda at, leaf: saved[f"best/params/{at}"], PARAMS)
+    assert bits(best) == bits(result.params) == bits(result.best)
+    again = fit(resume=path, evaluation=(X, Y))
+    assert bits(again.best) == bits(result.params)
+    longer = fit(resume=path, evaluation=(X, Y), epochs=3)
+    assert longer.history[-1].evaluation and bits(longer.best) == bits(longer.params)
+
+
+def test_an_interrupt_of_the_last_report_holds_the_state() -> None:
+    def report(row: Row) -> None:
+        if row.step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        fit(steps=7, report=report, evaluation=(X, Y))
+    assert vars(interrupt.value)["train_state"].step == 7
+
+
+@attrs.frozen(eq=False)
+class OneEpoch:
+    """Data whose stream ends, as that of other libraries' loaders does."""
+
+    data: Batches[Any]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.data.steps_per_epoch
+
+    def stream(self, key: Key, start: int = 0) -> Iterator[Any]:
+        yield from itertools.islice(self.data.stream(key, start), self.steps_per_epoch - start % self.steps_per_epoch)
+
+
+def test_a_stream_that_ends_is_told() -> None:
+    with pytest.raises(ValueError, match="its stream has ended after step 3 of 15; it must go on"):
+        fit(data=OneEpoch(batches((X, Y), 8)), epochs=5)
+    assert fit(data=OneEpoch(batches((X, Y), 8)), epochs=1).train_state.step == 3
+
+
+def test_memory_maps_are_trained_compiled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    result = fit(data=batches((mapped, Y), 8, shuffle=False))
+    assert bits(result.params) == bits(fit(data=batches((X, Y), 8, shuffle=False)).params) and not caplog.messages
+
+
+class Saturating:
+    """An optimizer that makes a bias infinite, which a bounded activation does not show."""
+
+    def init(self, params: Params) -> Any:
+        return ()
+
+    def update(self, grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
+        return {"dense_0": {"bias": np.full(4, np.inf, np.float32)}}, state
+
+
+def test_parameters_that_went_bad_unseen_are_told() -> None:
+    net = serial(Dense(4), HardTanh, Dense(1))
+    params = net.init(Key(0), (1,))
+    with pytest.raises(fnn.NonFiniteError, match="dense_0/bias was not before step 5 already, while the loss still was"):
+        train(params, batches((X, Y), 8), Saturating(), model=net, loss=mse, steps=6)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
