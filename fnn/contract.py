@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeGuard, TypeVar
 
 import attrs
 import numpy as np
@@ -34,7 +34,12 @@ T = TypeVar("T")
 class Train:
     """A training pass: layers may draw from `key` and use the statistics of the batch."""
 
-    key: Key
+    key: Key = attrs.field()
+
+    @key.validator
+    def _is_key(self, attribute: Any, value: Any) -> None:
+        if not isinstance(value, Key):
+            raise TypeError(f"Train: expected a key, as in Train(Key(0)), got {value!r}")
 
 
 @attrs.frozen
@@ -46,6 +51,13 @@ Mode: TypeAlias = Train | Eval
 """How a pass is made: `Train(key)` or `Eval()`."""
 
 EVAL = Eval()
+
+
+def in_training(mode: Mode) -> TypeGuard[Train]:
+    """Whether it is a training pass; `TypeError` for what is no mode, which would pass for one of evaluation."""
+    if not isinstance(mode, (Train, Eval)):
+        raise TypeError(f"expected the mode of the pass, Train(key) or Eval(), got {mode!r}")
+    return isinstance(mode, Train)
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------
@@ -284,15 +296,9 @@ def pullback(
     layer: Layer[X, Y], params: Params, state: State, x: X, mode: Mode
 ) -> tuple[Y, State, Callable[[Y], tuple[Params, X]]]:
     """`(y, new state, fn)`, where `fn(dy) -> (grads, dx)` is the derivative at this point."""
-    _check_mode(mode)
+    in_training(mode)
     y, state, cache = layer.forward(params, state, x, mode)
     return y, state, partial(layer.vjp, params, cache)
-
-
-def _check_mode(mode: Mode) -> None:
-    """What is no mode would pass for one of evaluation."""
-    if not isinstance(mode, (Train, Eval)):
-        raise TypeError(f"expected the mode of the pass, Train(key) or Eval(), got {mode!r}")
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -395,7 +401,7 @@ def _value_and_grad(
     mode: Mode,
     weight: Array | None = None,
 ) -> tuple[Array, Params, State]:
-    _check_mode(mode)
+    in_training(mode)
     y, state, cache = forward(params, state, x, mode)
     value, residue = loss(y, target, weight)
     return value, backward(params, cache, loss_vjp(residue)), state

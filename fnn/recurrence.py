@@ -34,8 +34,8 @@ from fnn.combinators.core import (
     step_of,
     with_entries,
 )
-from fnn.combinators.parameters import without
-from fnn.contract import Layer, Mode, Train, evaluator, inputs_vjp, params_vjp
+from fnn.combinators.parameters import SpectralNorm, without
+from fnn.contract import Layer, Mode, Train, evaluator, in_training, inputs_vjp, params_vjp
 from fnn.layers.recurrent.sequence import checked_lengths, from_time, pair, select, to_time
 from fnn.random import Key
 from fnn.types import Array, DTypeLike, Ints, Params, Shape, ShapeError, State, bind
@@ -82,6 +82,11 @@ def scan(
     check_layer("scan", cell)
     ((name, child),) = name_children("scan", (cell,))
     options = _Scan(bool(reverse), bool(lengths))
+    if _holds(cell, SpectralNorm):
+        raise ValueError(
+            f"scan: the weights of {cell!r} would differ from step to step, since SpectralNorm moves its vectors in "
+            "every pass; write SpectralNorm(scan(cell)), which moves them once"
+        )
     return combinator(
         "scan",
         ((name, child),),
@@ -92,6 +97,12 @@ def scan(
         config={"cell": cell, "reverse": reverse, "lengths": lengths},
         build=scan,
     )
+
+
+def _holds(layer: AnyLayer, build: Any) -> bool:
+    """Whether the layer is, or has within it, one that this function made."""
+    within = [layer.config.get("layer"), *(child for _, child in layer.children)]
+    return layer.build is build or any(isinstance(part, Layer) and _holds(part, build) for part in within)
 
 
 def _scan_shapes(scan: _Scan, name: str, cell: AnyLayer, in_shape: Any) -> tuple[list[Any], Any]:
@@ -131,7 +142,7 @@ def _scan_forward(
     ys, caches = [], []
     for t, x in enumerate(xs):
         changed: dict[str, State] = {}
-        step_mode = Train(mode.key.fold_in(t)) if isinstance(mode, Train) else mode
+        step_mode = Train(mode.key.fold_in(t)) if in_training(mode) else mode
         (y, after), cache = run(step, params, state, changed, (x, carry), step_mode)
         state = with_entries(state, changed)
         carry = after if lengths is None else tree.map(bind(select, t < lengths), after, carry)
@@ -522,7 +533,7 @@ def _carried_forward(
     if CARRY not in state:
         raise TypeError(f"{who}: carried: expected a state with a carry; the first one is net.init_state(in_shape)")
     start, size = state[CARRY], _size(x)
-    if not isinstance(mode, Train):
+    if not in_training(mode):
         start = zero_carry(shape, size, _dtype(params))
     elif size != batch:
         raise ShapeError(

@@ -36,14 +36,17 @@ from fnn.combinators import (
     tied,
 )
 from fnn.combinators.parameters import low_rank_expand, weight_norm_expand
-from fnn.contract import EVAL, Layer, Mode, Train, inputs_vjp, params_vjp, trainable
+from fnn.contract import EVAL, Eval, Layer, Mode, Train, grad, inputs_vjp, params_vjp, trainable
 from fnn.data import batches
 from fnn.layers.activation import Relu, Tanh
 from fnn.layers.dense import Dense
+from fnn.layers.dropout import Dropout
 from fnn.layers.norm import BatchNorm
+from fnn.layers.recurrent import gru_cell
 from fnn.losses import mse
 from fnn.optimizers import Optimizer, adam, adamw, sgd
 from fnn.random import Key
+from fnn.recurrence import scan, stack
 from fnn.testing import LawError, check_layer
 from fnn.training import train
 from fnn.types import Array, Params, ShapeError
@@ -709,3 +712,54 @@ def test_running_statistics_move_where_nothing_is_trained() -> None:
     result = train(params, batches((x, x[:, :2]), 5), adam(0.1), model=net, loss=mse, epochs=2)
     assert tree.allclose(result.params, params, rtol=0, atol=0)
     assert not tree.allclose(result.state, net.init_state((3,))) and result.train_state.step == 8
+
+
+# --- what would go wrong later ---------------------------------------------------------------------------------------
+
+
+def test_a_node_with_parameters_of_inputs_alone_is_trained() -> None:
+    x, z = np.ones((8, 3), np.float32), np.ones((8, 2), np.float32)
+    net = dag(inputs=("x", "z"), y=(("x", "z"), serial(fan_in_concat, Dense(1))), output="y")
+    params = net.init(Key(0), ((3,), (2,)))
+    data = batches(((x, z), x[:, :1]), 4)
+    assert train(params, data, sgd(0.1), model=net, loss=mse, epochs=2).history[-1].loss < 10
+
+
+def test_tied_gradients_have_the_structure_of_the_parameters() -> None:
+    bare = Dense(4, bias_init=None)
+    for net in (
+        tied(serial(frozen(bare), frozen(bare), Dense(4)), {"dense_1/weight": "dense_0/weight"}),
+        tied(low_rank(serial(bare, bare), 1), {"dense_1/weight": "dense_0/weight"}),
+    ):
+        params, x = net.init(Key(0), (4,)), np.ones((8, 4), np.float32)
+        grads = grad(net, mse)(params, {}, x, x, Eval())
+        tree.check_same_structure(trainable(net, params), grads)
+        train(params, batches((x, x), 4), adam(0.01), model=net, loss=mse, epochs=1)
+
+
+def test_weights_are_normalised_once() -> None:
+    with pytest.raises(ValueError, match="WeightNorm: .* has a direction and a gain already"):
+        WeightNorm(serial(WeightNorm(Dense(3)), Dense(2))).init(Key(0), (3,))
+
+
+def test_spectral_norm_belongs_around_a_scan() -> None:
+    for cell in (SpectralNorm(gru_cell(3)), stack(gru_cell(2), SpectralNorm(gru_cell(3)))):
+        with pytest.raises(ValueError, match=r"write SpectralNorm\(scan\(cell\)\)"):
+            scan(cell)
+
+
+@pytest.mark.parametrize("mode", [Train, True, "train", None, Key(0)], ids=str)
+@pytest.mark.parametrize("layer", [serial(Dense(3)), BatchNorm(), Dropout(0.5), parallel(Dropout(0.1))], ids=str)
+def test_what_is_no_mode_is_not_taken_for_evaluation(layer: Any, mode: Any) -> None:
+    x: Any = np.ones((4, 3), np.float32)
+    shape: Any = (3,)
+    if layer.kind == "parallel":
+        x, shape = (x,), (shape,)
+    with pytest.raises(TypeError, match="expected the mode of the pass"):
+        layer.forward(layer.init(Key(0), shape), layer.init_state(shape), x, mode)
+
+
+def test_a_training_pass_has_a_key() -> None:
+    seed: Any = 0
+    with pytest.raises(TypeError, match=r"Train: expected a key, as in Train\(Key\(0\)\), got 0"):
+        Train(seed)

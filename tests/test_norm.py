@@ -293,3 +293,15 @@ def test_bad_hyper_parameters() -> None:
             GroupNorm(wrong)
     with pytest.raises(ValueError, match="LayerNorm: expected axes to be a positive integer, got 0"):
         LayerNorm(axes=0)
+
+
+NAMES = "batch", "layer", "rms", "instance", "group"
+
+
+@pytest.mark.parametrize("make", [BatchNorm, LayerNorm, RMSNorm, InstanceNorm, partial(GroupNorm, 2)], ids=NAMES)
+def test_eps_of_any_kind_keeps_the_dtype(make: Any) -> None:
+    layer = make(eps=np.float64(1e-3))
+    params, state, x = layer.init(Key(0), (3, 4)), layer.init_state((3, 4)), np.ones((5, 3, 4), np.float32)
+    y, _, cache = layer.forward(params, state, x, Train(Key(0)))
+    grads, dx = layer.vjp(params, cache, y)
+    assert {leaf.dtype for leaf in tree.leaves((y, grads, dx))} == {np.dtype(np.float32)}

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 import attrs
 
 from fnn.check import call_hint
-from fnn.contract import Coupling, Layer, Mode, Train, inputs_vjp, layer, params_vjp, trainable
+from fnn.contract import Coupling, Layer, Mode, Train, in_training, inputs_vjp, layer, params_vjp, trainable
 from fnn.random import Key
 from fnn.types import EMPTY, Params, State, bind
 
@@ -195,7 +195,7 @@ def run(step: Step, params: Params, state: State, changed: dict[str, State], x: 
     """One child's `(y, cache)`, with its own parameters, state and key; a new state is noted in `changed`."""
     name, forward, draws = step
     before = state.get(name, EMPTY)
-    child_mode = Train(mode.key.fold_in(name)) if draws and isinstance(mode, Train) else mode
+    child_mode = Train(mode.key.fold_in(name)) if draws and in_training(mode) else mode
     try:
         y, after, cache = forward(params.get(name, EMPTY), before, x, child_mode)
     except Exception as error:

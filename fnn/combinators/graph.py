@@ -32,7 +32,7 @@ Data: TypeAlias = NDArray[Any]
 Node: TypeAlias = (
     tuple[str, Layer[Array, Array] | Layer[Ints, Array]]
     | tuple[tuple[str], Layer[tuple[Array], Array]]
-    | tuple[tuple[str, str], Layer[tuple[Array, Array], Array]]
+    | tuple[tuple[str, str], Layer[tuple[Array, Array], Array] | Layer[tuple[Array, Ints], Array]]
     | tuple[tuple[str, str, str], Layer[tuple[Array, Array, Array], Array]]
     | tuple[tuple[str, str, str, str], Layer[tuple[Array, Array, Array, Array], Array]]
     | tuple[tuple[str, str, str, str, str, *tuple[str, ...]], Layer[tuple[Array, ...], Array]]
@@ -178,7 +178,9 @@ def _pick(values: Mapping[str, Any], names: Names) -> Any:
 
 
 def _add(sums: dict[str, Any], names: Names, parts: Any) -> None:
-    """Adds gradients to the sums by name, never into an array that was given."""
+    """Adds gradients to the sums by name, never into an array that was given; `None` is that of all."""
+    if parts is None:
+        parts = None if isinstance(names, str) else (None,) * len(names)
     for name, part in ((names, parts),) if isinstance(names, str) else zip(names, parts):
         sums[name] = added(sums.get(name), part)
 

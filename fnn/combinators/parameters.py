@@ -15,7 +15,7 @@ import numpy as np
 
 from fnn import tree
 from fnn.combinators.core import AnyLayer, Forward, check_layer
-from fnn.contract import EVAL, Layer, Mode, Train, evaluator, inputs_vjp, params_vjp, trainable
+from fnn.contract import EVAL, Layer, Mode, evaluator, in_training, inputs_vjp, params_vjp, trainable
 from fnn.initializers import lecun_normal
 from fnn.check import positive
 from fnn.random import Key
@@ -209,7 +209,15 @@ def tied_contract(ties: tuple[Tie, ...], own: Params, grads: Params) -> Params:
         grads, part = _take(grads, place.split("/"))
         if part is not None:  # it is None where both are frozen
             grads = _add(grads, source.split("/"), part.T if transpose else part)
-    return grads
+    kept: Params = _within(grads, own)
+    return kept
+
+
+def _within(grads: Any, own: Any) -> Any:
+    """The gradients without entries that the parameters do not have: nodes in which only places were."""
+    if not isinstance(grads, Mapping) or not isinstance(own, Mapping):
+        return grads
+    return {name: _within(g, own[name]) for name, g in grads.items() if name in own}
 
 
 def _tied_start(ties: tuple[Tie, ...], layer: AnyLayer, key: Key, params: Params) -> Params:
@@ -351,9 +359,19 @@ def _weight_norm_contract(own: Any, grads: Any) -> Any:
 
 
 def _weight_norm_start(key: Key, params: Params) -> Params:
+    if path := _pair_in(params):
+        raise ValueError(f"WeightNorm: {path} has a direction and a gain already; normalise each layer once")
     pairs = _for_matrices(_weight_norm_pair, params)
     _refuse_without("WeightNorm", pairs)
     return _replaced(params, pairs)
+
+
+def _pair_in(params: Params, path: str = "") -> str:
+    """The path of a node that is such a pair; empty if there is none."""
+    if params.keys() == _PAIR:
+        return path or "the layer"
+    below = [_pair_in(part, tree.join(path, name)) for name, part in params.items() if isinstance(part, Mapping)]
+    return next(filter(None, below), "")
 
 
 def _replaced(params: Params, pairs: Params) -> Params:
@@ -465,7 +483,7 @@ def _unit(a: Array) -> tuple[Array, Array]:
 
 
 def _spectral_expand(iterations: int, own: Params, memory: State, mode: Mode) -> tuple[Params, State, Params]:
-    if not isinstance(mode, Train):
+    if not in_training(mode):
         iterations = 0
     full, after, residues = dict(own), dict(memory), dict[str, Any]()
     for name, part in own.items():

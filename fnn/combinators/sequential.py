@@ -21,7 +21,7 @@ from fnn.combinators.core import (
     stem,
     with_entries,
 )
-from fnn.contract import Layer, Mode, Train, evaluator
+from fnn.contract import Layer, Mode, Train, evaluator, in_training
 from fnn.check import positive
 from fnn.types import EMPTY, Array, Params, State, bind
 
@@ -135,7 +135,7 @@ def _serial_forward(
 ) -> tuple[Any, State, tuple[Any, ...]]:
     caches: list[Any] = []
     changed: dict[str, State] = {}
-    key = mode.key if isinstance(mode, Train) else None
+    key = mode.key if in_training(mode) else None
     name = ""
     try:
         for name, forward, draws in steps:

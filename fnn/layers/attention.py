@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from fnn.contract import EVAL, Layer, Mode, Train, layer
+from fnn.contract import EVAL, Layer, Mode, in_training, layer
 from fnn.initializers import Initializer, glorot_uniform, zeros
 from fnn.check import fraction, input_error, positive
 from fnn.layers.dense import dense_forward, dense_input_vjp, dense_param_vjp
@@ -310,7 +310,7 @@ def _run(spec: _Attention, params: Params, inputs: _Inputs, mode: Mode, keep: bo
     q, k, v = _cut(spec, params, sources, products)
     if spec.rotary:
         q[...], k[...] = rotate(q), rotate(k)
-    key = mode.key if isinstance(mode, Train) else None
+    key = mode.key if in_training(mode) else None
     heads, softmax = _attend(q, k, v, inputs.mask, spec.causal, spec.kept, key, keep)
     y = _merged(heads)
     return dense_forward(params["output"], y)[0], _Cache(inputs, products, y, softmax)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fnn.contract import Layer, Mode, Train, layer, no_params, same_shape
+from fnn.contract import Layer, Mode, in_training, layer, no_params, same_shape
 from fnn.layers.activation import OBJECT, float_error
 from fnn.check import feature_shape, fraction
 from fnn.random import Key
@@ -46,7 +46,7 @@ def dropout_forward(
     if getattr(x, "dtype", OBJECT).kind != "f":
         raise float_error(kind, x)
     shape = mask_shape(x.shape)
-    if not isinstance(mode, Train) or kept == LEVELS:
+    if not in_training(mode) or kept == LEVELS:
         return x, state, None
     mask = draw_mask(mode.key, kept, shape)
     return masked(kept, mask, x), state, mask
@@ -124,7 +124,7 @@ def noise_forward(std: float, params: Params, state: State, x: Array, mode: Mode
     """`y = x + std n` in training with standard normal n, x in evaluation."""
     if getattr(x, "dtype", OBJECT).kind != "f":
         raise float_error("GaussianNoise", x)
-    if not isinstance(mode, Train) or std == 0:
+    if not in_training(mode) or std == 0:
         return x, state, None
     generator = mode.key.generator()
     y: Array = generator.standard_normal(x.shape, np.float32 if x.dtype.itemsize <= 4 else np.float64)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fnn import initializers, tree
-from fnn.contract import Layer, Mode, Train, layer, stateless
+from fnn.contract import Layer, Mode, Train, in_training, layer, stateless
 from fnn.initializers import Initializer
 from fnn.check import above_zero, feature_shape, fraction, input_error, positive
 from fnn.layers.abreast import channel_rows, from_rows, is_abreast
@@ -92,7 +92,7 @@ def LayerNorm(
     Ba, Kiros & Hinton 2016, eq. 4.
     """
     positive("LayerNorm", "axes", axes)
-    above_zero("LayerNorm", "eps", eps)
+    eps = above_zero("LayerNorm", "eps", eps)
     return stateless(
         "LayerNorm",
         bind(_init_layer_norm, axes, scale_init, bias_init),
@@ -158,7 +158,7 @@ def RMSNorm(
     Zhang & Sennrich 2019, eq. 4.
     """
     positive("RMSNorm", "axes", axes)
-    above_zero("RMSNorm", "eps", eps)
+    eps = above_zero("RMSNorm", "eps", eps)
     return stateless(
         "RMSNorm",
         bind(_init_rms_norm, axes, scale_init),
@@ -408,7 +408,7 @@ def GroupNorm(
     `bias` (channels,); `None` instead of an initializer leaves one out. Wu & He 2018, eq. 7.
     """
     positive("GroupNorm", "groups", groups)
-    above_zero("GroupNorm", "eps", eps)
+    eps = above_zero("GroupNorm", "eps", eps)
     return stateless(
         "GroupNorm",
         bind(_init_groups, groups, scale_init, bias_init),
@@ -431,7 +431,7 @@ def InstanceNorm(
     Parameters: `scale` and `bias` (channels,); `None` instead of an initializer leaves one out. No running statistics:
     evaluation computes what training does. Ulyanov, Vedaldi & Lempitsky 2016.
     """
-    above_zero("InstanceNorm", "eps", eps)
+    eps = above_zero("InstanceNorm", "eps", eps)
     return stateless(
         "InstanceNorm",
         bind(_init_groups, None, scale_init, bias_init),
@@ -483,13 +483,13 @@ def batch_norm_forward(
     _check_input("BatchNorm", 2, params, x)
     _check_state(state, x)
     m, channels = math.prod(x.shape[:-1]), x.shape[-1]
-    if isinstance(mode, Train) and m < 2:
+    if (training := in_training(mode)) and m < 2:
         raise ShapeError(
             f"BatchNorm: training needs a batch of more than one number per channel, got {x.shape}; "
             "if it is the last of an epoch, batches(..., drop_last=True) leaves it out"
         )
     wide, columns = _wide(x, coupled=True)
-    if isinstance(mode, Train):
+    if training:
         y, mean, var, r = _normalise(wide, columns, channels, eps, params)
         state = {
             "mean": _moved(decay, state["mean"], _first(mean, columns)),
@@ -536,8 +536,8 @@ def BatchNorm(
     unbiased one. Parameters: `scale` and `bias` (channels,); `None` instead of an initializer leaves one out.
     Ioffe & Szegedy 2015, algorithms 1 and 2.
     """
-    fraction("BatchNorm", "decay", decay)
-    above_zero("BatchNorm", "eps", eps)
+    decay = fraction("BatchNorm", "decay", decay)
+    eps = above_zero("BatchNorm", "eps", eps)
     return layer(
         "BatchNorm",
         bind(_init_batch, scale_init, bias_init),

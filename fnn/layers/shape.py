@@ -23,7 +23,8 @@ def identity_vjp(params: Params, cache: None, dy: Array) -> tuple[Params, Array]
     return EMPTY, dy
 
 
-Identity = stateless("Identity", no_params, identity_forward, identity_vjp)
+Identity: Layer[Any, Any] = stateless("Identity", no_params, identity_forward, identity_vjp)
+"""`y = x`, whatever x is: integers and tuples, too."""
 
 
 # --- reshape: the numbers of an example in another shape, in the same order ------------------------------------------
@@ -31,6 +32,7 @@ Identity = stateless("Identity", no_params, identity_forward, identity_vjp)
 
 def reshape_forward(shape: Shape, params: Params, x: Array) -> tuple[Array, Shape]:
     """`y = x` as `(batch, *shape)`; the cache is the shape of x."""
+    _check_array(_reshape_name(shape), x)
     return x.reshape(x.shape[0], *solve(shape, x.shape[1:], x.shape)), x.shape
 
 
@@ -80,6 +82,11 @@ def _reshape_name(shape: Shape) -> str:
     return "Flatten" if shape == (-1,) else f"Reshape({shape})"
 
 
+def _check_array(who: str, x: Any) -> None:
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{who}: expected an array, got {type(x).__name__}; use np.asarray(x, np.float32)")
+
+
 def _one_shape(in_shape: Any) -> bool:
     return isinstance(in_shape, tuple) and all(isinstance(n, (int, np.integer)) for n in in_shape)
 
@@ -92,6 +99,7 @@ Flatten = _reshaping("Flatten", (-1,))
 
 def transpose_forward(axes: tuple[int, ...], params: Params, x: Array) -> tuple[Array, None]:
     """`y[b, i, j, ...] = x[b, ...]`, where axis n of an example of y is axis `axes[n]` of x."""
+    _check_array(f"Transpose({axes})", x)
     if x.ndim != len(axes) + 1:
         raise ShapeError(f"Transpose({axes}): expected input with {len(axes)} axes after the batch, got {x.shape}")
     return x.transpose(0, *(n + 1 for n in axes)), None

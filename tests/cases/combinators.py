@@ -99,6 +99,8 @@ def tokens_and_numbers(generator: np.random.Generator, shapes: tuple[Shape, Shap
     return tokens(generator, shapes[0]), generator.standard_normal(shapes[1])
 
 
+WEIGHTS = {"dense_1/weight": "dense_0/weight"}
+
 CASES: list[Case] = [
     Case(parallel(Dense(4)), ((3,),), wrong=((3,), ((3,), (3,)), ((6,),))),
     Case(parallel(Dense(4), Tanh, mlp), ((3,), (7,), (9,)), wrong=(((3,), (7,)), (3,), ((3,), (7,), (8,)))),
@@ -143,6 +145,21 @@ CASES: list[Case] = [
     Case(low_rank(Dense(4), 2), (7, 3), wrong=((), (7, 2))),
     Case(low_rank(serial(Dense(6), Centred, Dense(2)), 3, scale=0.5), (3,)),
     Case(dag(inputs="x", h=("x", Dense(4)), output="h"), (3,), wrong=((), (7,))),
+    Case(
+        dag(
+            inputs=("x", "z"),
+            a=(("x", "z"), serial(fan_in_concat, Dense(4))),
+            b=(("a", "z"), serial(fan_in_concat, Dense(2))),
+            output="b",
+        ),
+        ((3,), (7,)),
+        label="a node with parameters, of inputs alone",
+    ),
+    Case(
+        tied(serial(frozen(Dense(4, bias_init=None)), frozen(Dense(4, bias_init=None)), Dense(2)), WEIGHTS),
+        (4,),
+        label="tied and frozen, and nothing else there",
+    ),
     Case(
         dag(
             inputs="x",

@@ -21,7 +21,6 @@ from fnn import (
     Embedding,
     Eval,
     Flatten,
-    Identity,
     Ints,
     Key,
     Layer,
@@ -100,7 +99,6 @@ softmax = softmax_cross_entropy()
 serial(Dense(5), Embedding(7, 3))  # E: misc
 serial(Dense(5), Tanh, Embedding(7, 3))  # E: misc
 serial(Embedding(7, 3), Embedding(7, 3))  # E: misc
-serial(Dense(3), Identity, Embedding(7, 3))  # E: misc
 serial(serial(), Dense(3), serial(Embedding(7, 3), Tanh))  # E: misc
 serial(Relu, Relu, Relu, Relu, Relu, Relu, Relu, Embedding(7, 3))  # E: misc
 serial(Relu, Relu, Relu, Relu, Relu, Relu, Relu, Relu, Embedding(7, 3))  # E: misc

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fnn import (
+    LSTM,
     Array,
     BatchNorm,
     Batches,
@@ -62,6 +63,7 @@ from fnn import (
     chain,
     constant,
     cosine,
+    dag,
     evaluate,
     fan_in_concat,
     fan_in_sum,
@@ -139,15 +141,28 @@ def networks_of_every_length(folder: Path) -> None:
     assert_type(serial(Dense(3), Tanh, Dense(4), Tanh, Dense(3), Tanh, Dense(2)), Layer[Array, Array])
     assert_type(serial(Dense(3), Tanh, Dense(4), Tanh, Dense(3), Tanh, Dense(2), Tanh), Layer[Array, Array])
     assert_type(serial(Dense(3), Tanh, Dense(4), Tanh, Dense(3), Tanh, Dense(2), Tanh, Dense(1)), Layer[Array, Array])
-    ten = serial(Dense(3), Tanh, Dense(4), Tanh, Dense(3), Tanh, Dense(2), Tanh, Dense(1), Identity)
-    eleven = serial(Dense(3), Tanh, Dense(4), Tanh, Dense(3), Tanh, Dense(2), Tanh, Dense(2), Glu(), Identity)
-    twelve = serial(Dense(3), Tanh, Dense(4), Relu, Dense(3), Gelu, Dense(2), Tanh, Dense(2), Glu(Relu), Tanh, Identity)
+    ten = serial(Dense(3), Tanh, Dense(4), Tanh, Dense(3), Tanh, Dense(2), Tanh, Dense(1), Sigmoid)
+    eleven = serial(Dense(3), Tanh, Dense(4), Tanh, Dense(3), Tanh, Dense(2), Tanh, Dense(2), Glu(), Sigmoid)
+    twelve = serial(Dense(3), Tanh, Dense(4), Relu, Dense(3), Gelu, Dense(2), Tanh, Dense(2), Glu(Relu), Tanh, Sigmoid)
     assert_type(ten, Layer[Array, Array])
     assert_type(eleven, Layer[Array, Array])
     assert_type(twelve, Layer[Array, Array])
     for net in (ten, eleven, twelve):
         assert_type(net.init(Key(0), (3,)), Mapping[str, Any])
         assert_type(net.apply(net.init(Key(0), (3,)), points()[0]), Array)
+
+
+def integers_and_pairs_beside_an_array(folder: Path) -> None:
+    tokens = parallel(Embedding(50, 16), Identity)  # and their lengths
+    assert_type(serial(tokens, LSTM(8, lengths=True, returns="last"), Dense(2)), Layer[tuple[Ints, Any], Array])
+    read = dag(
+        inputs=("tokens", "lengths"),
+        e=("tokens", Embedding(50, 16)),
+        h=(("e", "lengths"), LSTM(8, lengths=True, returns="last")),
+        y=("h", Dense(2)),
+        output="y",
+    )
+    assert_type(read, Layer[tuple[NDArray[Any], ...], Array])
 
 
 def networks_within_networks(folder: Path) -> None:
@@ -720,6 +735,7 @@ Program = Callable[[Path], None]
 
 PROGRAMS: tuple[Program, ...] = (
     networks_of_every_length,
+    integers_and_pairs_beside_an_array,
     networks_within_networks,
     networks_of_words,
     networks_with_branches,
