@@ -301,14 +301,22 @@ def pullback(
     return y, state, partial(layer.vjp, params, cache)
 
 
+class LossForward(Protocol[X_contra, T_contra]):
+    """The type of the forward function of a loss."""
+
+    def __call__(
+        self, output: X_contra, target: T_contra, weight: Array | None = None, /
+    ) -> tuple[Array, Any]: ...
+
+
 @attrs.frozen(eq=False, repr=False)
 class Loss(Generic[Y, T_contra]):
     """A differentiable mean over the batch: a pair `(forward, vjp)`; build one in the manner of `fnn.losses`."""
 
     kind: str
     """What it is."""
-    forward: Callable[[Y, T_contra, Array | None], tuple[Array, Any]]
-    """`(output, target, weight) -> (value, cache)`; the value is a 0-d array. With weights: `sum(w l) / sum(w)`."""
+    forward: LossForward[Y, T_contra]
+    """`(output, target, weight=None) -> (value, cache)`; the value is a 0-d array. With weights: `sum(w l) / sum(w)`."""
     vjp: Callable[[Any], Y]
     """`cache -> d_output`: exactly the derivative of the value."""
     each: Callable[[Y, T_contra], Array]
@@ -324,7 +332,7 @@ class Loss(Generic[Y, T_contra]):
     if not TYPE_CHECKING:
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            raise not_called(self, "a loss", "value, cache = loss.forward(output, target, None)")
+            raise not_called(self, "a loss", "value, cache = loss.forward(output, target)")
 
     def __repr__(self) -> str:
         return code(self)

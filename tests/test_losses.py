@@ -212,6 +212,7 @@ def test_two_classes_are_one_sigmoid() -> None:
 def test_labels_are_one_hot_targets(make: Any, options: dict[str, Any]) -> None:
     g = np.random.default_rng(0)
     y, t = interior(g, (5, 7, 3)), labels(g, (5, 7, 3))
+    y = np.log(y) if make is nll else y
     loss, dense = make(**options), np.eye(3)[t]
     assert value(loss, y, t) == pytest.approx(value(loss, y, dense), rel=1e-12)
     np.testing.assert_allclose(gradient(loss, y, t), gradient(loss, y, dense), rtol=1e-12, atol=1e-15)
@@ -386,6 +387,10 @@ L = np.array([0, 1, 2, 0])
 CE = softmax_cross_entropy()
 FRAMES = np.zeros((1, 5, 3))
 
+BY_CLASS: Any = {0: 5.0, 1: 1.0, 2: 1.0}
+WORD: Any = "125"
+
+
 REFUSED: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ShapeError, "nothing is broadcast", lambda: value(mse, np.zeros(4), np.zeros((4, 1)))),
     (ShapeError, "nothing is broadcast", lambda: value(mse, np.zeros((4, 1)), np.zeros(4))),
@@ -452,6 +457,11 @@ REFUSED: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, "count the same", lambda: evidence_bound(softmax_cross_entropy(ignore=0))),
     (ValueError, "beta", lambda: evidence_bound(mse, beta=-1.0)),
     (ValueError, "l2: expected a finite strength", lambda: l2(-1.0)),
+    (ValueError, "cross_entropy: expected probabilities.*Softmax.*takes logits; got", lambda: value(cross_entropy(), Z + 2, L)),
+    (ValueError, "nll: expected log-probabilities.*LogSoftmax", lambda: value(nll(), np.abs(Z) + 1, L)),
+    (ValueError, "binary_cross_entropy: .*Sigmoid", lambda: value(binary_cross_entropy(), Z - 3, np.abs(np.sign(Z)))),
+    (TypeError, "one class weight for each class, in order", lambda: softmax_cross_entropy(class_weights=BY_CLASS)),
+    (TypeError, "one class weight for each class, in order", lambda: softmax_cross_entropy(class_weights=WORD)),
     (ValueError, "above 0 with smoothing", lambda: softmax_cross_entropy(smoothing=0.1, class_weights=[1, 0, 2])),
     (TypeError, "expected penalties", lambda: penalties(mse)),  # type: ignore[arg-type]
 ]

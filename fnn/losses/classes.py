@@ -6,7 +6,7 @@ whole shape): rows of class weights t. `Classes` holds the options that all loss
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -138,7 +138,7 @@ def check_labels(kind: str, labels: NDArray[Any], classes: int, ignore: int | No
 
 
 def checked_classes(
-    kind: str, smoothing: float = 0.0, class_weights: Sequence[float] | None = None, ignore: int | None = None
+    kind: str, smoothing: float = 0.0, class_weights: Sequence[float] | Array | None = None, ignore: int | None = None
 ) -> Classes:
     """The options, checked when a loss is made."""
     fraction(kind, "smoothing", smoothing)
@@ -146,6 +146,8 @@ def checked_classes(
         raise ValueError(f"{kind}: expected ignore to be a label or None, got {ignore!r}")
     if class_weights is None:
         return Classes(kind, smoothing, None, ignore)
+    if isinstance(class_weights, (Mapping, Set, str)) or np.ndim(class_weights) != 1:
+        raise TypeError(f"{kind}: expected one class weight for each class, in order, got {class_weights!r}")
     weights = tuple(not_negative(kind, "every class weight", float(weight)) for weight in class_weights)
     if not any(weights):
         raise ValueError(f"{kind}: expected a class weight that is not 0, got {weights}")

@@ -64,7 +64,7 @@ def softmax_cross_entropy_vjp(cache: SoftmaxCache, dl: Any) -> Array:
 
 
 def softmax_cross_entropy(
-    *, smoothing: float = 0.0, class_weights: Sequence[float] | None = None, ignore: int | None = None
+    *, smoothing: float = 0.0, class_weights: Sequence[float] | Array | None = None, ignore: int | None = None
 ) -> Loss[Array, Array | Ints]:
     """Cross-entropy of logits z over the last axis: `-sum_k t_k log softmax(z)_k`, mean over all rows.
 
@@ -95,6 +95,7 @@ def softmax_cross_entropy(
 
 def nll_forward(y: Array, targets: Targets) -> tuple[Array, Array]:
     """`l = -sum_k t_k y_k`; the cache is t."""
+    check_domain("nll", "log-probabilities, of a network that ends in LogSoftmax; softmax_cross_entropy", y, -np.inf, 0)
     t = targets.t
     return (np.maximum(y, LOWEST[y.dtype.char]) * t).dot(ones(t.shape[1], t.dtype)) * -1.0, t
 
@@ -106,7 +107,7 @@ def nll_vjp(t: Array, dl: Any) -> Array:
 
 
 def nll(
-    *, smoothing: float = 0.0, class_weights: Sequence[float] | None = None, ignore: int | None = None
+    *, smoothing: float = 0.0, class_weights: Sequence[float] | Array | None = None, ignore: int | None = None
 ) -> Loss[Array, Array | Ints]:
     """Negative log likelihood for networks that end in `LogSoftmax`: `-sum_k t_k y_k` of log-probabilities y.
 
@@ -127,6 +128,16 @@ def nll(
 # finite for p = 0, and its derivative, 1 / max(p, floor), is exact and does not vanish where the network is most wrong.
 
 
+BEYOND = 1e-3
+"""How far rounding may lead out of the domain."""
+
+
+def check_domain(kind: str, wanted: str, y: Array, low: float, high: float) -> None:
+    """Raises `ValueError` for outputs that are no probabilities, or their logarithms: most often they are logits."""
+    if y.size and unexpected((y.min() < low - BEYOND) | (y.max() > high + BEYOND)):
+        raise ValueError(f"{kind}: expected {wanted} takes logits; got outputs from {y.min()} to {y.max()}")
+
+
 def floored_log(p: Array, floor: float) -> tuple[Array, Array]:
     """`L(p)`, and `max(p, floor)`, one by its derivative."""
     above = np.maximum(p, floor)
@@ -138,6 +149,7 @@ def floored_log(p: Array, floor: float) -> tuple[Array, Array]:
 
 def cross_entropy_forward(floor: float, p: Array, targets: Targets) -> tuple[Array, tuple[Array, Array]]:
     """`l = -sum_k t_k L(p_k)`; the cache is t and `max(p, floor)`."""
+    check_domain("cross_entropy", "probabilities, of a network that ends in Softmax; softmax_cross_entropy", p, 0, 1)
     l, above = floored_log(p, floor)
     l *= targets.t
     return l.dot(ones(p.shape[1], p.dtype)) * -1.0, (targets.t, above)
@@ -154,7 +166,7 @@ def cross_entropy_vjp(cache: tuple[Array, Array], dl: Any) -> Array:
 def cross_entropy(
     *,
     smoothing: float = 0.0,
-    class_weights: Sequence[float] | None = None,
+    class_weights: Sequence[float] | Array | None = None,
     ignore: int | None = None,
     floor: float = 1e-7,
 ) -> Loss[Array, Array | Ints]:
@@ -245,6 +257,8 @@ def binary_cross_entropy_forward(
     smoothing: float, floor: float, p: Array, target: Array
 ) -> tuple[Array, tuple[Array, Array, Array]]:
     """`l = -t L(p) - (1 - t) L(1 - p)`; the cache is t and the two floored probabilities."""
+    wanted = "probabilities, of a network that ends in Sigmoid; sigmoid_cross_entropy"
+    check_domain("binary_cross_entropy", wanted, p, 0, 1)
     t = sigmoid_targets("binary_cross_entropy", smoothing, target)
     l, yes = floored_log(p, floor)
     other, no = floored_log(1 - p, floor)

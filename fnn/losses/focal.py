@@ -96,7 +96,7 @@ def softmax_focal_vjp(cache: tuple[Array, Array], dl: Any) -> Array:
 
 
 def softmax_focal(
-    *, gamma: float = 2.0, class_weights: Sequence[float] | None = None, ignore: int | None = None
+    *, gamma: float = 2.0, class_weights: Sequence[float] | Array | None = None, ignore: int | None = None
 ) -> Loss[Array, Array | Ints]:
     """The focal loss over classes: `-sum_k t_k (1 - p_k)**gamma log p_k` with p = softmax(z), mean over all rows.
 

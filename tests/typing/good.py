@@ -523,7 +523,7 @@ def huber(delta: float) -> Loss[Array, Array]:
     return loss("huber", bind(huber_forward, delta), huber_vjp, config={"delta": delta}, build=huber)
 
 
-def sum_forward(output: Array, target: Array, weight: Array | None) -> tuple[Array, Array]:
+def sum_forward(output: Array, target: Array, weight: Array | None = None) -> tuple[Array, Array]:
     return np.asarray(np.sum(np.abs(output - target))), np.sign(output - target)
 
 
