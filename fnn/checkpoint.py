@@ -76,7 +76,10 @@ def load(path: Path, like: T) -> T:
     Arrays are read-only and have the bits, dtypes and memory order that were saved. Raises `CheckpointError` with a
     list of differences, parameters first, unless paths, kinds, shapes and dtypes are those of `like`.
 
-        state = load("run.npz", like=start)  # start: a fresh state of the same network and optimizer
+        params = load("params.npz", like=net.init(Key(0), in_shape))  # what save("params.npz", params) has written
+
+    What `train` writes is `{"train_state": TrainState, "best": {"params": ..., "state": ...}}`: `train(resume=path)`
+    goes on from it, and `load_arrays` has its arrays one by one.
     """
     _check_path("load", path)
     wanted = _leaves(like)
@@ -97,8 +100,9 @@ def load(path: Path, like: T) -> T:
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of a checkpoint by its path, to look at or to load in part (Python numbers and keys are left out).
 
-    In a checkpoint of `train` the final parameters are `train_state/params/...`, the best ones `best/params/...`; what
-    `save(path, params)` wrote has no prefix. All of them, and none that is not there:
+    In a checkpoint of `train` the final parameters are `train_state/params/...`, the best ones `best/params/...` with
+    their running statistics `best/state/...`; what `save(path, params)` wrote has no prefix. All of them, and none that
+    is not there:
 
         saved = load_arrays("run.npz")
         params = fnn.tree.map_with_path(lambda at, leaf: saved["best/params/" + at], params)

@@ -130,6 +130,9 @@ class Layer(Generic[X_contra, Y_co]):
         if type(params) is not dict and not isinstance(params, Mapping):
             got = type(params).__name__
             raise TypeError(f"{self.kind}.apply: expected parameters first, as in net.apply(params, x), got {got}")
+        if state is not None and not isinstance(state, Mapping):
+            got = type(state).__name__
+            raise TypeError(f"{self.kind}.apply: expected the state last, net.apply(params, x, state), got {got}")
         return evaluator(self)(params, EMPTY if state is None else state, x)
 
     if not TYPE_CHECKING:  # for type checkers a layer stays what cannot be called
@@ -231,6 +234,9 @@ def _init(kind: str, init: Callable[[Key, Any], Params], key: Key, in_shape: Any
         raise TypeError(f"{kind}.init: expected a Key first, as in net.init(Key(0), in_shape), got {key!r}")
     check_shape(kind, in_shape)
     params: Params = tree.read_only(init(key, in_shape))
+    for path, leaf in tree.items(params):
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" and leaf.dtype != np.float32:
+            raise TypeError(f"{kind}: init: expected {path} in float32, got {leaf.dtype}; use .astype(np.float32)")
     return params
 
 

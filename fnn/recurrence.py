@@ -540,8 +540,16 @@ def _carried_forward(
             f"{who}: carried in batches of {batch}: expected as many examples in training, got {size}; "
             "drop what is left over: batches(..., drop_last=True)"
         )
+    start = tree.map(bind(_as, _dtype(params)), start)
     (y, end), after, cache = forward(params, without(state, CARRY), (x, start), mode)
-    return y, {**after, CARRY: end if isinstance(mode, Train) else state[CARRY]}, (cache, tree.zeros_like(end))
+    held = state[CARRY]
+    if in_training(mode):  # in the dtype that the state has, as running statistics keep theirs
+        held = tree.map(lambda before, now: _as(before.dtype, now), held, end)
+    return y, {**after, CARRY: held}, (cache, tree.zeros_like(end))
+
+
+def _as(dtype: np.dtype[Any], a: Array) -> Array:
+    return a.astype(dtype, copy=False)
 
 
 def _carried_vjp(vjp: Any, params: Params, cache: tuple[Any, Any], dy: Any) -> tuple[Params, Any]:

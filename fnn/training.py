@@ -95,8 +95,12 @@ def _step(
     if contextual:
         examples = float(len(tree.leaves(x)[0])) if weight is None else live(float, weight.sum())
         context.append(Context(loss, examples, lambda params: at(params)[1]))
-    updates, opt_state = update(grads, before.opt_state, before.params, *context)
-    params = apply_updates(before.params, updates)
+    try:
+        updates, opt_state = update(grads, before.opt_state, before.params, *context)
+        params = apply_updates(before.params, updates)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        error.add_note("an optimizer begins with opt.init(params); its update gives (updates, state)")
+        raise
     return TrainState(before.step + 1, params, state, opt_state, before.key), {"loss": loss}
 
 
@@ -130,6 +134,8 @@ def evaluate(
 ) -> dict[str, float]:
     """The mean loss and the metrics, by name, over arrays `(x, target)` or `(x, target, weight)`, `size` at a time."""
     check_measures("evaluate", model, loss, metrics)
+    check_part("evaluate: params", params, "parameters", isinstance(params, Mapping))
+    check_part("evaluate: state", state, "running statistics", isinstance(state, Mapping))
     check_batch("evaluate", data)
     positive("evaluate", "size", size)
     examples, infer = count(data, "evaluate"), evaluator(model)
@@ -215,6 +221,7 @@ def train(
 
     compile: record the step when the form of a batch repeats, and replay it from planned memory, with the same bits
         (`fnn.compiled`). A step that cannot be recorded is run as it is, and the logger "fnn" says why in one line.
+        What layers do besides their results (keep outputs in a list, print) happens while recording only; see `tap`.
         Or the step to make, `compiled(make_step(model, loss, opt, penalty=penalty))`, for several trainings to share.
 
     threads: split each batch over up to so many threads, each with BLAS on one, where the compiled step has enough

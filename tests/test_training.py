@@ -7,12 +7,13 @@ import itertools
 import math
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import numpy as np
@@ -30,6 +31,8 @@ from fnn.layers.activation import HardTanh, Relu, Tanh
 from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout
 from fnn.layers.norm import BatchNorm
+from fnn.layers.recurrent import LSTM
+from fnn.layers.transformer import TransformerBlock
 from fnn.losses import l2, mse, sigmoid_cross_entropy, softmax_cross_entropy, triplet
 from fnn.metrics import Metric, accuracy
 from fnn.optimizers import accumulate, adam, adamw, sgd
@@ -215,6 +218,63 @@ class Somewhere:
 def test_what_cannot_be_resumed(resume: Any) -> None:
     with pytest.raises(TypeError, match="train: resume: expected a path or a TrainState, got"):
         fit(resume=resume)
+
+
+# --- likely mistakes -------------------------------------------------------------------------------------------------
+
+
+def float64_init(key: Key, shape: Any) -> Any:
+    return key.generator().normal(size=shape)
+
+
+WRONG: Any = fit()
+SWAPPED: Any = X
+EMPTY_STATE: Any = {}
+MISMADE = Dense(3, weight_init=float64_init)
+ONES = np.ones((4, 3), np.float32)
+STATE = TrainState(0, PARAMS, {}, (), Key(0))
+
+MISTAKES: list[tuple[str, type[Exception], Callable[[], Any]]] = [
+    (r"expected the state last, net.apply\(params, x, state\), got ndarray", TypeError, lambda: NET.apply(PARAMS, EMPTY_STATE, SWAPPED)),
+    ("evaluate: params: expected parameters, got Result", TypeError, lambda: evaluate(NET, WRONG, (X, Y), loss=mse)),
+    ("init: expected weight in float32, got float64", TypeError, lambda: MISMADE.init(Key(0), (3,))),
+    ("Dense: expected the parameters weight and bias, got weight, b", ValueError, lambda: applied(b=ONES[0])),
+    (r"Dense: expected a bias float32 \(3,\), got float32 \(1,\)", ShapeError, lambda: applied(bias=ONES[0, :1])),
+    ("an optimizer begins with opt.init", IndexError, lambda: make_step(NET, mse, adam(0.1))(STATE, (X, Y))),
+    (r"its update gives \(updates, state\)", AttributeError, lambda: fit(opt=Alone())),
+    (r"LSTM\(2\): expected an array; \(x, lengths\) needs lengths=True", TypeError, lambda: with_lengths()),
+    (r"TransformerBlock\(8\): expected an input shape \(time, 8\), got \(5, 6\)", ShapeError, lambda: block((5, 6))),
+]
+
+
+class Alone(NamedTuple):
+    """Half an optimizer."""
+
+    def init(self, params: Any) -> Any:
+        return ()
+
+    def update(self, grads: Any, state: Any, params: Any) -> Any:
+        return grads
+
+
+def applied(**params: Any) -> Any:
+    return Dense(3).apply({"weight": np.ones((3, 3), np.float32), **params}, ONES)
+
+
+def with_lengths() -> Any:
+    layer: Any = LSTM(2)
+    return layer.apply(layer.init(Key(0), (5, 4)), (np.ones((2, 5, 4), np.float32), np.array([5, 3])))
+
+
+def block(shape: Any) -> Any:
+    return TransformerBlock(8, 2).init(Key(0), shape)
+
+
+@pytest.mark.parametrize(("words", "kind", "make"), MISTAKES, ids=[words[:40] for words, _, _ in MISTAKES])
+def test_likely_mistakes_are_told(words: str, kind: type[Exception], make: Callable[[], Any]) -> None:
+    with pytest.raises(kind) as caught:
+        make()
+    assert re.search(words, "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])]))
 
 
 # --- what a run ends with --------------------------------------------------------------------------------------------

@@ -84,6 +84,7 @@ def serial(*layers: AnyLayer) -> AnyLayer:
 
     Children are named by kind and counter (`dense_0`, `sigmoid_0`, `dense_1`), or by `named`. Keys are derived from the
     names, so inserting a layer of another kind changes the initial values of none. With no layers it is the identity.
+    A layer that stands in two places has parameters of its own in each; `tied` makes them one.
     """
     return _chain("serial", name_children("serial", layers), {"layers": layers}, serial)
 

@@ -8,7 +8,7 @@ from fnn.contract import Layer, stateless
 from fnn.initializers import Initializer, glorot_uniform, zeros
 from fnn.check import feature_shape, input_error, positive
 from fnn.random import Key
-from fnn.types import Array, Params, Shape, bind, ones
+from fnn.types import Array, Params, Shape, ShapeError, bind, ones
 
 # y = x W + b        dW = x' dy        db = sum of dy over the examples        dx = dy W'
 
@@ -20,8 +20,17 @@ def dense_forward(params: Params, x: Array) -> tuple[Array, Array]:
         raise input_error(f"Dense({weight.shape[1]})", f"(batch, ..., {weight.shape[0]})", x, weight)
     y: Array = (x if x.ndim == 2 else rows(x)).dot(weight)
     if "bias" in params:
-        y += params["bias"]
+        y += checked_bias("Dense", params["bias"], weight)
+    elif len(params) > 1:
+        raise ValueError(f"Dense: expected the parameters weight and bias, got {', '.join(params)}")
     return (y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[1])), x
+
+
+def checked_bias(who: str, bias: Array, weight: Array) -> Array:
+    """The bias, which is not broadcast or converted in silence."""
+    if bias.shape != weight.shape[-1:] or bias.dtype != weight.dtype:
+        raise ShapeError(f"{who}: expected a bias {weight.dtype} {weight.shape[-1:]}, got {bias.dtype} {bias.shape}")
+    return bias
 
 
 def dense_param_vjp(params: Params, x: Array, dy: Array) -> Params:

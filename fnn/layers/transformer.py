@@ -19,7 +19,7 @@ from fnn.check import positive
 from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout
 from fnn.layers.norm import LayerNorm
-from fnn.types import Array
+from fnn.types import Array, Params, ShapeError, bind
 
 X = TypeVar("X")
 
@@ -95,7 +95,7 @@ def TransformerBlock(
         y=(("h", "feed_forward_dropout"), fan_in_sum),
         output="y",
     )
-    return _called(TransformerBlock, config, network)
+    return _called(TransformerBlock, config, network, features)
 
 
 def MaskedTransformerBlock(
@@ -127,7 +127,7 @@ def MaskedTransformerBlock(
         y=(("h", "feed_forward_dropout"), fan_in_sum),
         output="y",
     )
-    return _called(MaskedTransformerBlock, config, network)
+    return _called(MaskedTransformerBlock, config, network, features)
 
 
 def CrossTransformerBlock(
@@ -167,13 +167,37 @@ def CrossTransformerBlock(
         y=(("m", "feed_forward_dropout"), fan_in_sum),
         output="y",
     )
-    return _called(CrossTransformerBlock, config, network)
+    return _called(CrossTransformerBlock, config, network, features)
 
 
 def _feed_forward(features: int, given: Layer[Array, Array] | None, dropout: float) -> Layer[Array, Array]:
     return FeedForward(features, dropout=dropout) if given is None else given
 
 
-def _called(build: Callable[..., Any], config: Mapping[str, Any], network: Layer[X, Array]) -> Layer[X, Array]:
-    """The network under the name of the function that composed it."""
-    return attrs.evolve(network, kind=build.__name__, config=config, build=build)
+def _called(
+    build: Callable[..., Any], config: Mapping[str, Any], network: Layer[X, Array], width: int | None = None
+) -> Layer[X, Array]:
+    """The network under the name of the function that composed it; the features of its first input, if they matter."""
+    named = attrs.evolve(network, kind=build.__name__, config=config, build=build)
+    if width is None:
+        return named
+    fits = bind(_check_width, build.__name__, width)
+    return attrs.evolve(
+        named, init=bind(_init_fitting, fits, network.init), out_shape=bind(_shape_fitting, fits, network.out_shape)
+    )
+
+
+def _check_width(who: str, width: int, in_shape: Any) -> None:
+    first = in_shape[0] if in_shape and isinstance(in_shape[0], tuple) else in_shape
+    if len(first) != 2 or first[1] != width:
+        raise ShapeError(f"{who}({width}): expected an input shape (time, {width}), got {first}")
+
+
+def _init_fitting(fits: Callable[[Any], None], init: Callable[[Any, Any], Params], key: Any, in_shape: Any) -> Params:
+    fits(in_shape)
+    return init(key, in_shape)
+
+
+def _shape_fitting(fits: Callable[[Any], None], out_shape: Callable[[Any], Any], in_shape: Any) -> Any:
+    fits(in_shape)
+    return out_shape(in_shape)

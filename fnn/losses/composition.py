@@ -181,8 +181,9 @@ def masked(loss: Loss[Array, T]) -> Loss[Array, tuple[T, NDArray[Any]]]:
 
     The target is a pair (target, mask). The mask has the first axes of the output, such as (batch, time); its numbers
     (or flags) are the weights of these rows, each of which the loss takes as an example: `sum(w m l) / sum(w m)` over
-    all rows, w the weight of the example. Targets where the mask is 0 count nothing, but must be finite. Losses that
-    weigh rows themselves are refused: softmax losses have `ignore=` for this.
+    all rows, w the weight of the example. Targets where the mask is 0 count nothing, but must be finite, and such
+    as the loss takes (a label, for `hinge` -1 or 1). Losses that weigh rows themselves are refused: softmax losses have
+    `ignore=` for this.
     """
     check_losses("masked", (loss,))
     if loss.sums is not None:

@@ -30,7 +30,11 @@ def true_labels(kind: str, output: Array, target: Labels) -> NDArray[Any]:
     shape = np.shape(output)
     given: NDArray[Any] = np.asarray(target)
     if len(shape) > 1 and given.dtype.kind in "iu" and given.shape == shape[:-1]:
-        check_labels(kind, given, shape[-1])
+        try:
+            check_labels(kind, given, shape[-1])
+        except ValueError as error:
+            error.add_note("where a label stands for padding, ignoring(label, metric) leaves its rows out")
+            raise
         return given
     if len(shape) > 1 and given.dtype.kind == "f" and given.shape == shape:
         return np.asarray(given.argmax(axis=-1))

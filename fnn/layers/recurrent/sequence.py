@@ -431,6 +431,8 @@ def _checked(variant: Variant, params: Params, x: Any) -> tuple[Array, Ints | No
         x, carry = pair(who, "(x, carry)", x)
     if variant.lengths:
         x, lengths = pair(who, "(x, lengths)", x)
+    if isinstance(x, tuple):
+        raise TypeError(f"{who}: expected an array; (x, lengths) needs lengths=True, (x, carry) carry=True")
     if getattr(x, "ndim", 0) != 3 or x.shape[2] != len(weight) or x.shape[1] < 1 or x.dtype != weight.dtype:
         raise input_error(who, f"(batch, time, {len(weight)})", x, weight)
     if variant.lengths:
