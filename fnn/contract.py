@@ -322,7 +322,7 @@ class Loss(Generic[Y, T_contra]):
     kind: str
     """What it is."""
     forward: LossForward[Y, T_contra]
-    """`(output, target, weight=None) -> (value, cache)`; the value is a 0-d array. With weights: `sum(w l) / sum(w)`."""
+    """`(output, target, weight=None) -> (value, cache)`; the value is a 0-d array, with weights `sum(w l) / sum(w)`."""
     vjp: Callable[[Any], Y]
     """`cache -> d_output`: exactly the derivative of the value."""
     each: Callable[[Y, T_contra], Array]

@@ -472,8 +472,8 @@ def carried(layer: Layer[tuple[X, C], tuple[A, C]], batch: int, *, shape: Any = 
 
     Truncated backpropagation through time (Williams and Peng 1990): of a batch of `batch` windows, each goes on where
     the one in its place in the batch before ended; `y, c = layer(x, c of the batch before)`. So the windows of a text
-    must come in this order: `batches(..., size=batch, shuffle=False, drop_last=True)`. An evaluation begins with a carry
-    of zeros, as a whole sequence does, and leaves the state as it is.
+    must come in this order: `batches(..., size=batch, shuffle=False, drop_last=True)`. An evaluation begins with a
+    carry of zeros, as a whole sequence does, and leaves the state as it is.
 
     The layer keeps its kind, its name and its paths; the state has an entry `carry` more. shape: that of the carry,
     by default `carry_shape(layer)`. Raises `ShapeError` for a batch of another size in training.

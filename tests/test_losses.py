@@ -457,7 +457,7 @@ REFUSED: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, "count the same", lambda: evidence_bound(softmax_cross_entropy(ignore=0))),
     (ValueError, "beta", lambda: evidence_bound(mse, beta=-1.0)),
     (ValueError, "l2: expected a finite strength", lambda: l2(-1.0)),
-    (ValueError, "cross_entropy: expected probabilities.*Softmax.*takes logits; got", lambda: value(cross_entropy(), Z + 2, L)),
+    (ValueError, "cross_entropy: expected probabilities.*Softmax.*logits", lambda: value(cross_entropy(), Z + 2, L)),
     (ValueError, "nll: expected log-probabilities.*LogSoftmax", lambda: value(nll(), np.abs(Z) + 1, L)),
     (ValueError, "binary_cross_entropy: .*Sigmoid", lambda: value(binary_cross_entropy(), Z - 3, np.abs(np.sign(Z)))),
     (TypeError, "one class weight for each class, in order", lambda: softmax_cross_entropy(class_weights=BY_CLASS)),

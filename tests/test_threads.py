@@ -111,7 +111,7 @@ def nothing(output: Any, target: Any, weight: Any) -> Any:
         ({"loss": attrs.evolve(mse, sums=nothing)}, "not a mean"),
         ({"loss": attrs.evolve(mse, couples_batch=True)}, "not a mean"),
     ],
-    ids=["small", "not compiled", "batch norm", "coupled", "sam", "a loss with sums of its own", "a loss of the whole batch"],
+    ids=["small", "not compiled", "batch norm", "coupled", "sam", "a loss with own sums", "a loss of the whole batch"],
 )
 def test_one_thread_is_used_where_a_batch_cannot_be_shared(
     options: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture

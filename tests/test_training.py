@@ -229,13 +229,13 @@ def float64_init(key: Key, shape: Any) -> Any:
 
 WRONG: Any = fit()
 SWAPPED: Any = X
-EMPTY_STATE: Any = {}
+STATES: Any = {}
 MISMADE = Dense(3, weight_init=float64_init)
 ONES = np.ones((4, 3), np.float32)
 STATE = TrainState(0, PARAMS, {}, (), Key(0))
 
 MISTAKES: list[tuple[str, type[Exception], Callable[[], Any]]] = [
-    (r"expected the state last, net.apply\(params, x, state\), got ndarray", TypeError, lambda: NET.apply(PARAMS, EMPTY_STATE, SWAPPED)),
+    (r"state last, net.apply\(params, x, state\), got nd", TypeError, lambda: NET.apply(PARAMS, STATES, SWAPPED)),
     ("evaluate: params: expected parameters, got Result", TypeError, lambda: evaluate(NET, WRONG, (X, Y), loss=mse)),
     ("init: expected weight in float32, got float64", TypeError, lambda: MISMADE.init(Key(0), (3,))),
     ("Dense: expected the parameters weight and bias, got weight, b", ValueError, lambda: applied(b=ONES[0])),
@@ -342,7 +342,7 @@ class Saturating:
 def test_parameters_that_went_bad_unseen_are_told() -> None:
     net = serial(Dense(4), HardTanh, Dense(1))
     params = net.init(Key(0), (1,))
-    with pytest.raises(fnn.NonFiniteError, match="dense_0/bias was not before step 5 already, while the loss still was"):
+    with pytest.raises(fnn.NonFiniteError, match="dense_0/bias was not before step 5 already, while the loss"):
         train(params, batches((X, Y), 8), Saturating(), model=net, loss=mse, steps=6)
 
 

@@ -88,7 +88,8 @@ def parallel(
 def parallel(*layers: AnyLayer) -> AnyLayer:
     """Each layer on an input of its own: `(x1, x2, ...) -> (f1(x1), f2(x2), ...)`; `dx` is the tuple of their dx.
 
-    The same layer twice has parameters of its own in each place; `tied` makes them one, as for siamese networks. Raises `ShapeError` unless there are as many inputs as layers.
+    The same layer twice has parameters of its own in each place; `tied` makes them one, as for siamese networks.
+    Raises `ShapeError` unless there are as many inputs as layers.
     """
     if not layers:
         raise ValueError("parallel: expected at least one layer")

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fnn import initializers, tree
-from fnn.contract import Layer, Mode, Train, in_training, layer, stateless
+from fnn.contract import Layer, Mode, in_training, layer, stateless
 from fnn.initializers import Initializer
 from fnn.check import above_zero, feature_shape, fraction, input_error, positive
 from fnn.layers.abreast import channel_rows, from_rows, is_abreast

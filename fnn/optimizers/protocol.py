@@ -120,7 +120,7 @@ def _contextual(
 
 
 def for_model(opt: GradientTransformation, trainable: Callable[[Params], Params] | None) -> tuple[Init, Update]:
-    """Its pair for the parameters of a model; what is not fnn's own, such as optax's, is shown those that are trained."""
+    """Its pair for the parameters of a model; what is not fnn's own (optax's) is shown those that are trained."""
     if trainable is None or isinstance(opt, Optimizer):
         return opt.init, opt.update
     return bind(_init_shown, opt.init, trainable), bind(_update_shown, opt.update, trainable)

@@ -176,7 +176,7 @@ grad(net, mse)(params, {}, x, y, "train")  # E: arg-type -> TypeError: Train(key
 pullback(net, params, {}, tokens, Eval())  # E: misc -> TypeError: the input is int64
 pullback(net, params, {}, x, Eval)  # E: arg-type -> TypeError: Train(key) or Eval()
 pullback(net, params, {}, x, Eval())[2](labels)  # E: arg-type
-mse(x, y)  # E: operator -> TypeError: mse: a loss as it is, written without parentheses; to use it: value, cache = loss.f
+mse(x, y)  # E: operator -> TypeError: mse: a loss as it is, written without parentheses; to use it: value, cache
 squares.forward(x, labels, None)  # E: arg-type -> ValueError: mse: expected output and target of one shape
 mse.kind = "mean"  # E: misc -> AttributeError
 
