@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from fnn import tree
 from fnn.check import not_negative, positive
+from fnn.optimizers.protocol import with_zeros
 from fnn.types import NDArray, Params, bind
 
 
@@ -88,7 +89,7 @@ def _evaluate(
 ) -> tuple[float, NDArray[np.float64]]:
     value, grads = objective(tree.read_only(_params(x, like)))
     seen.append(float(value))
-    return float(value), _vector(_given(grads, like), like)
+    return float(value), _vector(with_zeros(grads, like), like)
 
 
 def _vector(values: Params, like: Params) -> NDArray[np.float64]:
@@ -96,15 +97,6 @@ def _vector(values: Params, like: Params) -> NDArray[np.float64]:
     tree.check_same_structure(like, values, ("the parameters", "the gradients"))
     parts = [np.asarray(leaf, np.float64).reshape(-1) for leaf in tree.sorted_leaves(values, like)]
     return np.concatenate(parts) if parts else np.zeros(0)
-
-
-def _given(grads: Any, like: Any) -> Any:
-    """The gradients with zeros in the place of each `None`."""
-    if grads is None:
-        return tree.zeros_like(like)
-    if isinstance(grads, Mapping) and isinstance(like, Mapping):
-        return {name: _given(g, like[name]) if name in like else g for name, g in grads.items()}
-    return grads
 
 
 def _params(x: NDArray[np.float64], like: Params) -> Params:

@@ -145,7 +145,7 @@ def _ascent(radius: float, norm: float) -> float:
 
 
 class PlateauState(NamedTuple):
-    """Updates made, the last rate, the fields of `Watch`, and the state of the optimizer."""
+    """Updates made, the last rate, the factor, the best mean loss, looks since then, rest, and the running sums."""
 
     step: int
     learning_rate: float | None
@@ -156,17 +156,6 @@ class PlateauState(NamedTuple):
     value: float
     examples: float
     inner: Any
-
-
-class Watch(NamedTuple):
-    """The factor, the best mean loss, looks since then, rest, and the running sums of losses and examples."""
-
-    factor: float
-    best: float
-    waited: int
-    resting: int
-    value: float
-    examples: float
 
 
 class PlateauRule(NamedTuple):
@@ -256,33 +245,28 @@ def _plateau_update(
     rate = learning_rate(inner)
     step = state.step + 1
     examples = live(float, context.examples)
-    watch = Watch(
-        state.factor,
-        state.best,
-        state.waited,
-        state.resting,
-        state.value + live(float, context.value) * examples,
-        state.examples + examples,
-    )
-    after = Watch(*[live(_watched, name, rule, step, *watch) for name in Watch._fields])
-    return updates, PlateauState(step, None if rate is None else state.factor * rate, *after, inner)
+    value = state.value + live(float, context.value) * examples
+    own = None if rate is None else state.factor * rate
+    numbers = step, state.factor, state.best, state.waited, state.resting, value, state.examples + examples
+    after = [live(_watched, name, rule, *numbers) for name in PlateauState._fields[2:8]]
+    return updates, PlateauState._make((step, own, *after, inner))
 
 
-def _watched(name: str, rule: PlateauRule, step: int, *watch: Any) -> Any:
-    """One field of the state after a step, which may end in a look at the mean loss."""
-    seen = Watch(*watch)
+def _watched(name: str, rule: PlateauRule, step: int, *watched: Any) -> Any:
+    """One number of the state after a step, which may end in a look at the mean loss."""
+    seen = PlateauState._make((step, None, *watched, None))
     return getattr(seen if step % rule.every or not seen.examples else _look(rule, seen), name)
 
 
-def _look(rule: PlateauRule, watch: Watch) -> Watch:
+def _look(rule: PlateauRule, state: PlateauState) -> PlateauState:
     """The state after a look at the mean loss."""
-    loss = watch.value / watch.examples
-    best, resting = watch.best, max(0, watch.resting - 1)
-    watch = watch._replace(value=0.0, examples=0.0)
+    loss = state.value / state.examples
+    best, resting = state.best, max(0, state.resting - 1)
+    state = state._replace(value=0.0, examples=0.0)
     if math.isinf(best) and loss < best or loss < best - (rule.atol + rule.rtol * abs(best)):
-        return watch._replace(best=loss, waited=0, resting=resting)
-    if watch.resting:
-        return watch._replace(waited=0, resting=resting)
-    if watch.waited < rule.patience:
-        return watch._replace(waited=watch.waited + 1)
-    return watch._replace(factor=max(rule.smallest, watch.factor * rule.factor), waited=0, resting=rule.cooldown)
+        return state._replace(best=loss, waited=0, resting=resting)
+    if state.resting:
+        return state._replace(waited=0, resting=resting)
+    if state.waited < rule.patience:
+        return state._replace(waited=state.waited + 1)
+    return state._replace(factor=max(rule.smallest, state.factor * rule.factor), waited=0, resting=rule.cooldown)
