@@ -763,3 +763,8 @@ def test_a_training_pass_has_a_key() -> None:
     seed: Any = 0
     with pytest.raises(TypeError, match=r"Train: expected a key, as in Train\(Key\(0\)\), got 0"):
         Train(seed)
+
+
+def test_a_tap_hides_no_child() -> None:
+    with pytest.raises(ValueError, match="a state or a child named 'dense_0' already"):
+        tap("dense_0", serial(tap("h", Dense(5)), Relu)).init_state((3,))

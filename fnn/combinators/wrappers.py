@@ -152,8 +152,8 @@ def _tap_forward(
 
 def _tap_state(name: str, layer: AnyLayer, in_shape: Any) -> State:
     state = layer.init_state(in_shape)
-    if name in state:
-        raise ValueError(f"tap: {layer!r} has a state named {name!r} already; choose another name")
+    if name in state or name in dict(layer.children):
+        raise ValueError(f"tap: {layer!r} has a state or a child named {name!r} already; choose another name")
     return state
 
 

@@ -110,9 +110,12 @@ def sigmoid_vjp(y: Array, dy: Array) -> Array:
 
 def _exp(x: Array, out: Array | None = None) -> Array:
     """`exp(min(x, 40))`."""
-    ceiling: Any = _ceiling(x.size, x.dtype).reshape(x.shape) if x.size <= BLOCK else 40
-    e: Array = np.minimum(x, ceiling, out=np.empty_like(x) if out is None else out)
+    e: Array = np.minimum(x, _ceiling_of(x), out=np.empty_like(x) if out is None else out)
     return np.exp(e, out=e)
+
+
+def _ceiling_of(x: Array) -> Any:
+    return _ceiling(x.size, x.dtype).reshape(x.shape) if x.size <= BLOCK else 40
 
 
 @lru_cache(maxsize=64)
@@ -212,7 +215,7 @@ def mish(x: Array, y: Array, d: Array) -> None:
     d *= r
     e *= r
     d *= e
-    d *= x
+    d *= np.minimum(x, _ceiling_of(x))  # beyond, e stands still, and the term is nothing
     d += w
 
 
