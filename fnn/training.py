@@ -132,12 +132,31 @@ def evaluate(
     state: State = EMPTY,
     size: int = 1024,
 ) -> dict[str, float]:
-    """The mean loss and the metrics, by name, over arrays `(x, target)` or `(x, target, weight)`, `size` at a time."""
+    """The mean loss and the metrics, by name, over arrays `(x, target)` or `(x, target, weight)`, `size` at a time.
+
+    Raises `ValueError` unless the parameters are, by their names, those of the model: none is left out in silence.
+    """
     check_measures("evaluate", model, loss, metrics)
     check_part("evaluate: params", params, "parameters", isinstance(params, Mapping))
     check_part("evaluate: state", state, "running statistics", isinstance(state, Mapping))
     check_batch("evaluate", data)
     positive("evaluate", "size", size)
+    count(data, "evaluate")
+    wanted = model.init(Key(0), tree.map(lambda a: np.shape(a)[1:], data[0]))
+    if {path for path, _ in tree.items(wanted)} != {path for path, _ in tree.items(params)}:
+        tree.check_same_structure(wanted, params, ("the model", "the given parameters"))
+    return _evaluated(model, params, state, data, loss, metrics, size)
+
+
+def _evaluated(
+    model: Layer[X, Y],
+    params: Params,
+    state: State,
+    data: Batch[X, T],
+    loss: Loss[Y, T],
+    metrics: Sequence[Metric[Y, T, float]],
+    size: int = 1024,
+) -> dict[str, float]:
     examples, infer = count(data, "evaluate"), evaluator(model)
     sums, loss_sums, parts = [metric.init() for metric in metrics], sums_of(loss), []
     for start in range(0, examples, size):
@@ -253,7 +272,7 @@ def train(
     def with_row(run: Run) -> Run:
         now, evaluated = run.train_state, EMPTY
         if evaluation is not None and (now.step % per_epoch == 0 or now.step == total):
-            evaluated = evaluate(model, now.params, evaluation, loss=loss, metrics=metrics, state=now.state)
+            evaluated = _evaluated(model, now.params, now.state, evaluation, loss, metrics)
         run = _with_row(run, now.step / per_epoch, clock() - began, evaluated, monitor, metrics)
         if report:
             if callable(report(run.history[-1])):  # a function that makes what reports

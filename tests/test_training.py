@@ -230,6 +230,7 @@ def float64_init(key: Key, shape: Any) -> Any:
 WRONG: Any = fit()
 SWAPPED: Any = X
 STATES: Any = {}
+UNBIASED = {**PARAMS, "dense_0": {"weight": PARAMS["dense_0"]["weight"]}}
 MISMADE = Dense(3, weight_init=float64_init)
 ONES = np.ones((4, 3), np.float32)
 STATE = TrainState(0, PARAMS, {}, (), Key(0))
@@ -237,6 +238,7 @@ STATE = TrainState(0, PARAMS, {}, (), Key(0))
 MISTAKES: list[tuple[str, type[Exception], Callable[[], Any]]] = [
     (r"state last, net.apply\(params, x, state\), got nd", TypeError, lambda: NET.apply(PARAMS, STATES, SWAPPED)),
     ("evaluate: params: expected parameters, got Result", TypeError, lambda: evaluate(NET, WRONG, (X, Y), loss=mse)),
+    ("dense_0/bias: .*, missing in the given parameters", ValueError, lambda: evaluate(NET, UNBIASED, (X, Y), loss=mse)),
     ("init: expected weight in float32, got float64", TypeError, lambda: MISMADE.init(Key(0), (3,))),
     ("Dense: expected the parameters weight and bias, got weight, b", ValueError, lambda: applied(b=ONES[0])),
     (r"Dense: expected a bias float32 \(3,\), got float32 \(1,\)", ShapeError, lambda: applied(bias=ONES[0, :1])),
