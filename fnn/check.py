@@ -74,6 +74,16 @@ def feature_shape(who: str, in_shape: Any) -> Shape:
     return in_shape
 
 
+def check_bias(who: str, params: Any, weight: Any) -> None:
+    """Raises where a bias would be broadcast, converted or left out in silence."""
+    bias = params.get("bias")
+    if bias is None:
+        if len(params) > 1:
+            raise ValueError(f"{who}: expected the parameters weight and bias, got {', '.join(params)}")
+    elif bias.shape != weight.shape[-1:] or bias.dtype != weight.dtype:
+        raise ShapeError(f"{who}: expected a bias {weight.dtype} {weight.shape[-1:]}, got {bias.dtype} {bias.shape}")
+
+
 def input_error(who: str, expected: str, x: Any, weight: Any) -> Exception:
     """The error for an input that a layer with the parameter `weight` cannot take: its type, its dtype or its shape."""
     if not isinstance(x, np.ndarray):

@@ -14,7 +14,7 @@ import attrs
 from fnn.combinators import named, serial
 from fnn.contract import Layer, stateless
 from fnn.initializers import Initializer, he_normal, zeros
-from fnn.check import feature_shape, input_error, positive
+from fnn.check import check_bias, feature_shape, input_error, positive
 from fnn.layers.correlate import bias_gradient, correlate, correlate_input, correlate_weight, ordered, swapped
 from fnn.layers.window import Geometry, Padding, Sizes, Window, geometry, layout, transposed, window
 from fnn.random import Key
@@ -100,6 +100,7 @@ def _check(conv: Conv, params: Params, x: Array) -> Geometry:
     channels = weight.shape[-2] * conv.groups or weight.shape[-1] // conv.features
     if getattr(x, "ndim", 0) != axes + 2 or x.shape[-1] != channels or x.dtype != weight.dtype:
         raise input_error(conv.who, layout(axes, channels), x, weight)
+    check_bias(conv.who, params, weight)
     return _geometry(conv, x.shape[1:])
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from fnn.contract import Layer, stateless
 from fnn.initializers import Initializer, glorot_uniform, zeros
-from fnn.check import feature_shape, input_error, positive
+from fnn.check import check_bias, feature_shape, input_error, positive
 from fnn.random import Key
-from fnn.types import Array, Params, Shape, ShapeError, bind, ones
+from fnn.types import Array, Params, Shape, bind, ones
 
 # y = x W + b        dW = x' dy        db = sum of dy over the examples        dx = dy W'
 
@@ -18,19 +18,11 @@ def dense_forward(params: Params, x: Array) -> tuple[Array, Array]:
     weight = params["weight"]
     if getattr(x, "ndim", 0) < 2 or x.shape[-1] != weight.shape[0] or x.dtype != weight.dtype:
         raise input_error(f"Dense({weight.shape[1]})", f"(batch, ..., {weight.shape[0]})", x, weight)
+    check_bias("Dense", params, weight)
     y: Array = (x if x.ndim == 2 else rows(x)).dot(weight)
     if "bias" in params:
-        y += checked_bias("Dense", params["bias"], weight)
-    elif len(params) > 1:
-        raise ValueError(f"Dense: expected the parameters weight and bias, got {', '.join(params)}")
+        y += params["bias"]
     return (y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[1])), x
-
-
-def checked_bias(who: str, bias: Array, weight: Array) -> Array:
-    """The bias, which is not broadcast or converted in silence."""
-    if bias.shape != weight.shape[-1:] or bias.dtype != weight.dtype:
-        raise ShapeError(f"{who}: expected a bias {weight.dtype} {weight.shape[-1:]}, got {bias.dtype} {bias.shape}")
-    return bias
 
 
 def dense_param_vjp(params: Params, x: Array, dy: Array) -> Params:
