@@ -9,7 +9,7 @@ Run: python examples/01_sine.py [--seed 0] [--epochs 2000] [--resume] [--out out
 from pathlib import Path
 
 import numpy as np
-from common import arguments, load_moments, positive, pyplot, resumed, save_gif, save_moments, stops_cleanly
+from common import anew, arguments, load_moments, positive, pyplot, resumed, save_gif, save_moments, stops_cleanly
 
 from fnn import Dense, Key, Result, Sigmoid, adam, batches, compiled, cosine, make_step, mse, progress, serial, train
 from fnn.types import Array
@@ -22,6 +22,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--epochs", type=positive, default=2000)
     args = parser.parse_args()
+    anew(args, "01_sine*.npz")
     checkpoint, moments = args.out / "01_sine.npz", args.out / "01_sine_moments.npz"
 
     x = np.arange(0.0, 2.0, 0.01, dtype=np.float32)[:, None]

@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 import numpy as np
-from common import Examples, arguments, draw_confusion, existing, percent, positive, pyplot, read_digits, resumed
+from common import Examples, anew, arguments, draw_confusion, existing, percent, positive, pyplot, read_digits, resumed
 from common import save_images, stops_cleanly
 
 from fnn import Dense, Flatten, Key, Layer, Loss, Optimizer, Relu, Result, Row, Sigmoid, Silu, accuracy, adamw, batches
@@ -54,6 +54,7 @@ def main() -> float:
     args = parser.parse_args()
     stem = args.out / ("02_digits_as_it_was" if args.as_it_was else "02_digits")
     checkpoint = stem.with_suffix(".npz")
+    anew(args, checkpoint.name)
 
     key = Key(args.seed)
     training, test = read_digits(args.data, key.fold_in("split"))

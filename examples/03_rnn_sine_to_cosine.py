@@ -14,7 +14,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from common import arguments, positive, pyplot, resumed, stops_cleanly
+from common import anew, arguments, positive, pyplot, resumed, stops_cleanly
 
 from fnn import RNN, Dense, Key, Params, Result, adam, batches, cosine, mse, progress, serial, train, zero_carry
 from fnn.testing import check_vjp
@@ -28,6 +28,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--epochs", type=positive, default=60)
     args = parser.parse_args()
+    anew(args, "03_rnn_sine_to_cosine.npz")
     checkpoint = args.out / "03_rnn_sine_to_cosine.npz"
 
     net = serial(RNN(UNITS), Dense(1))

@@ -10,7 +10,7 @@ Run: python examples/04_regression.py [--task diabetes] [--hidden 100 --activati
 """
 
 import numpy as np
-from common import arguments, positive, pyplot, resumed, stops_cleanly
+from common import anew, arguments, positive, pyplot, resumed, stops_cleanly
 
 from fnn import Dense, Gelu, Identity, Key, Layer, Relu, Result, Sigmoid, Silu, Tanh, adamw, batches, cosine, mse
 from fnn import progress, serial, split, train, warmup
@@ -30,6 +30,7 @@ def main() -> None:
     if len(args.activations) != len(args.hidden):
         parser.error(f"expected {len(args.hidden)} activations, one for each hidden layer, got {len(args.activations)}")
     checkpoint = args.out / ("04_regression.npz" if args.task == "sine" else "04_regression_diabetes.npz")
+    anew(args, checkpoint.name)
 
     key = Key(args.seed)
     training, validation = sine() if args.task == "sine" else diabetes()

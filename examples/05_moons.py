@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from common import arguments, load_moments, positive, pyplot, resumed, save_gif, save_moments, stops_cleanly
+from common import anew, arguments, load_moments, positive, pyplot, resumed, save_gif, save_moments, stops_cleanly
 
 from fnn import Dense, Key, Relu, Row, TrainState, adamw, batches, compiled, cosine, evaluate, iterate, load
 from fnn import load_metadata, make_step, progress, save, serial, sigmoid_cross_entropy, split, tree
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the features, to see what that does")
     parser.add_argument("--no-drawing", action="store_true", help="only train")
     args = parser.parse_args()
+    anew(args, "05_moons*.npz")
     stem, checkpoint, moments = (args.out / f"05_moons{end}" for end in ("", ".npz", "_moments.npz"))
     key = Key(args.seed)
     training, test = moons(args.scale)

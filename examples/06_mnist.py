@@ -17,7 +17,8 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from common import arguments, draw_confusion, existing, percent, positive, pyplot, read_digits, resumed, stops_cleanly
+from common import anew, arguments, draw_confusion, existing, percent, positive, pyplot
+from common import read_digits, resumed, stops_cleanly
 
 from fnn import Conv2D, Dense, Dropout, Flatten, Key, Layer, MaxPool2D, Optimizer, Relu, Row, Silu, Tanh, TrainState
 from fnn import accuracy, adamw, add_decayed_weights, batches, chain, compiled, cosine, evaluate, initializers
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--steps", type=positive, help="default: 800; for lenet 3 epochs of MNIST or 40 of the others")
     args = parser.parse_args()
     checkpoint = args.out / ("06_mnist.npz" if args.model == "today" else f"06_mnist_{args.model}.npz")
+    anew(args, checkpoint.name)
 
     key = Key(args.seed)
     training, test = read_digits(args.data, key.fold_in("split"))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import arguments, existing, positive, pyplot, resumed, stops_cleanly
+from common import anew, arguments, existing, positive, pyplot, resumed, stops_cleanly
 
 from fnn import LSTM, Dense, Dropout, Embedding, Identity, Key, Layer, LayerNorm, Result, TransformerBlock, adamw
 from fnn import batches, carried, cosine, parallel, progress, serial, softmax_cross_entropy, train, warmup, zero_carry
@@ -27,7 +27,8 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.7, help="of what it writes: below 1 safer, above wilder")
     args = parser.parse_args()
     checkpoint = args.out / ("07_char_lm_transformer.npz" if args.transformer else "07_char_lm.npz")
-    key, text = Key(args.seed), args.data.read_text(encoding="utf-8")
+    anew(args, checkpoint.name)
+    key, text = Key(args.seed), read(args.data)
     letters, end = sorted(set(text)), len(text) * 9 // 10
     codes = np.array([letters.index(letter) for letter in text])
     print(f"data: {args.data}, {end} characters to train on, {len(text) - end} held out, {len(letters)} different ones")
@@ -48,6 +49,16 @@ def main() -> None:
     draw(checkpoint.with_suffix(".png"), result, sample, f"written at temperature {args.temperature}")
     print(f"trained in {result.history[-1].seconds:.0f} s; picture: {checkpoint.with_suffix('.png')}")
     print(f"bits per character: {result.history[-1].evaluation['loss'] / np.log(2):.4f}")
+
+
+def read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SystemExit(f"--data {path}: expected a text in UTF-8: {error}") from None
+    if len(text) < 5000:
+        raise SystemExit(f"--data {path}: expected a text of at least 5,000 characters, got {len(text)}")
+    return text
 
 
 def network(letters: int, transformer: bool) -> tuple[Layer[Any, Any], Any, int, int, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import arguments, existing, positive, pyplot, read_digits, resumed, stops_cleanly
+from common import anew, arguments, existing, positive, pyplot, read_digits, resumed, stops_cleanly
 
 from fnn import Dense, Identity, Key, Layer, Loss, Params, Relu, ShapeError, Sigmoid, State, Train, adamw, batches
 from fnn import cosine, fan_out, layer, mse, named, parallel, progress, serial, sigmoid_cross_entropy, tied, train
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--data", type=existing, help="folder with the IDX files of MNIST, or a .mat file of it")
     parser.add_argument("--epochs", type=positive, help="default: 150 for the small digits, 15 for MNIST")
     args = parser.parse_args()
+    anew(args, "08_*.npz")
     key, epochs = Key(args.seed), (15 if args.data else 150) if args.epochs is None else args.epochs
     (images, _), (test, labels) = read_digits(args.data, key.fold_in("split"))
     x, test = (digits.reshape(len(digits), -1) for digits in (images, test))

@@ -10,7 +10,7 @@ Run: python examples/09_custom_layer.py [--seed 0] [--epochs 1500] [--resume] [-
 from pathlib import Path
 
 import numpy as np
-from common import arguments, positive, pyplot, resumed, stops_cleanly
+from common import anew, arguments, positive, pyplot, resumed, stops_cleanly
 
 from fnn import Dense, Key, Params, Relu, ShapeError, Tanh, adamw, batches, cosine, mse, progress, serial
 from fnn import stateless, train
@@ -62,6 +62,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--epochs", type=positive, default=1500)
     args = parser.parse_args()
+    anew(args, "09_custom_layer_*.npz")
 
     try:
         check_layer(HastySnake, (3,))

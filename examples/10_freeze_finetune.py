@@ -13,7 +13,7 @@ Run: python examples/10_freeze_finetune.py [--data DIR] [--few 10] [--epochs 60]
 from pathlib import Path
 
 import numpy as np
-from common import Examples, arguments, draw_images, existing, positive, pyplot, read_digits, resumed, stops_cleanly
+from common import Examples, anew, arguments, draw_images, existing, positive, pyplot, read_digits, resumed, stops_cleanly
 
 from fnn import Conv2D, Dense, Flatten, Key, Layer, MaxPool2D, Params, Relu, Result, accuracy, adamw, batches, cosine
 from fnn import frozen, load_arrays, named, progress, save, serial, softmax_cross_entropy, train, tree
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--few", type=positive, default=10, help="examples of each of the digits 5 to 9")
     parser.add_argument("--epochs", type=positive, default=60, help="of the few examples")
     args = parser.parse_args()
+    anew(args, "10_*.npz")
 
     key = Key(args.seed)
     training, test = read_digits(args.data, key.fold_in("split"))

@@ -42,8 +42,8 @@ def existing(path: str) -> Path:
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a seed, an integer from 0 on, got {text!r}")
+    if not text.isdecimal() or int(text) >= 2**128:
+        raise argparse.ArgumentTypeError(f"expected a seed, an integer from 0 on, below 2**128, got {text!r}")
     return int(text)
 
 
@@ -65,9 +65,20 @@ def stops_cleanly() -> Iterator[None]:
         yield
     except (OSError, CheckpointError) as error:
         raise SystemExit(f"{error}") from None
+    except ValueError as error:
+        if "train: resume:" not in str(error):
+            raise
+        raise SystemExit(f"{error}") from None
     except KeyboardInterrupt as interrupt:
         notes = getattr(interrupt, "__notes__", ["stopped"])
         raise SystemExit("\n".join(["", *notes, "the same command with --resume goes on from what is saved"])) from None
+
+
+def anew(args: argparse.Namespace, *patterns: str) -> None:
+    """Without --resume, removes what earlier runs have saved in OUT: what is stopped early must not go on with that."""
+    for pattern in () if args.resume else patterns:
+        for path in args.out.glob(pattern):
+            path.unlink()
 
 
 def resumed(args: argparse.Namespace, checkpoint: Path) -> Path | None:
@@ -95,7 +106,13 @@ def read_digits(data: Path | None, key: Key) -> tuple[Examples, Examples]:
     if data is None:
         training, test = sklearn_digits(key)
     else:
-        training, test = read_folder(data) if data.is_dir() else read_mat(data)
+        try:
+            training, test = read_folder(data) if data.is_dir() else read_mat(data)
+        except ValueError as error:
+            raise SystemExit(f"--data {data}: {error}") from None
+        for images, labels in (training, test):
+            if len(images) != len(labels) or not set(np.unique(labels)) <= {*range(10)}:
+                raise SystemExit(f"--data {data}: expected a label from 0 to 9 for each of {len(images)} images")
     source = "the digits of scikit-learn" if data is None else data
     print(f"data: {source}, {len(training[0]):,} to train on, {len(test[0]):,} to test on", flush=True)
     return training, test
@@ -133,10 +150,11 @@ def read_mat(path: Path) -> tuple[Examples, Examples]:
     to `test9`, matrices of the images of each digit (n, 784).
     """
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         content = loadmat(path)
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError, MatReadError) as error:
         raise SystemExit(f"--data {path}: expected a folder or a .mat file, but SciPy says: {error}") from None
     if {"data", "label"} <= content.keys():
         images, labels = _images(content["data"].T / np.float32(255)), content["label"].ravel().astype(np.int64)

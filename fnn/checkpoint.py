@@ -44,7 +44,7 @@ def save(path: Path, tree: Tree, *, metadata: Mapping[str, Any] | None = None) -
 
     The file appears at `path`, as given, at once and on the disk: until then what stood there before is untouched. At
     worst, a process killed in the instant before leaves `<path>.tmp`, which the next save removes. Only one process at
-    a time should save to a path. Equal trees and metadata give equal files.
+    a time should save to a path. Trees and metadata that are equal, in the same order, give equal files.
 
     Raises `TypeError` for what cannot be saved (object arrays, functions, strings; metadata other than None, booleans,
     numbers, strings, lists and mappings of those), `ValueError` for names that cannot be paths, `OSError` for a place
@@ -73,8 +73,8 @@ def check_saving(path: Path, tree: Tree) -> None:
 def load(path: Path, like: T) -> T:
     """The tree saved at `path`, in the form of `like`: its records, mappings, tuples, empty nodes and kinds of leaf.
 
-    Arrays are read-only and have the bits, dtypes and memory order that were saved. Raises `CheckpointError` with a
-    list of differences, parameters first, unless paths, kinds, shapes and dtypes are those of `like`.
+    Arrays are read-only and have the bits, dtypes and order (C or Fortran) that were saved. Raises `CheckpointError`
+    with a list of differences, parameters first, unless paths, kinds, shapes and dtypes are those of `like`.
 
         params = load("params.npz", like=net.init(Key(0), in_shape))  # what save("params.npz", params) has written
 
@@ -86,7 +86,7 @@ def load(path: Path, like: T) -> T:
     with _opened(path) as (archive, index):
         found = {**_arrays(path, archive, index), **index["values"]}
     if differences := [*_differences(found, wanted)]:
-        differences.sort(key=lambda line: not line.startswith(("params/", "params:")))  # stable
+        differences.sort(key=lambda line: "params" not in line.partition(":")[0].split("/")[:2])  # stable
         more = f"\n  and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
         raise CheckpointError(
             f"{os.fspath(path)} does not fit:"

@@ -455,27 +455,46 @@ def not_called(thing: Built, what: str, use: str) -> TypeError:
 
 def code(thing: Built) -> str:
     """`Dense(5)`: the call that made it, without the arguments that have their defaults."""
-    if thing.build is None:
-        return thing.kind
+    return thing.kind if thing.build is None else _call(thing.build, thing.config)
+
+
+def _call(build: Callable[..., Any], values: Mapping[str, Any]) -> str:
     from inspect import Parameter, signature
 
     parts: list[str] = []
-    for name, parameter in signature(thing.build).parameters.items():
+    for name, parameter in signature(build).parameters.items():
         if parameter.kind is Parameter.VAR_POSITIONAL:
-            parts += [_show(value) for value in thing.config[name]]
+            parts += [_show(value) for value in values[name]]
         elif parameter.kind is Parameter.VAR_KEYWORD:
-            parts += [f"{key}={_show(value)}" for key, value in thing.config[name].items()]
-        elif name in thing.config and (value := _show(thing.config[name])) != _show(parameter.default):
+            parts += [f"{key}={_show(value)}" for key, value in values[name].items()]
+        elif name in values and (value := _show(values[name])) != _show(parameter.default):
             required = parameter.default is Parameter.empty and parameter.kind is not Parameter.KEYWORD_ONLY
             parts.append(value if required else f"{name}={value}")
-    return f"{thing.build.__name__}({', '.join(parts)})"
+    return f"{build.__name__}({', '.join(parts)})"
 
 
 def _show(value: Any) -> str:
     if isinstance(value, partial):
-        return f"{value.func.__name__.strip('_')}({', '.join(_show(argument) for argument in value.args)})"
+        return _show_bound(value)
     if callable(value) and hasattr(value, "__name__"):
         return str(value.__name__)
+    if isinstance(value, (set, frozenset)):  # in an order that is the same in every process
+        return f"{{{', '.join(sorted(map(_show, value)))}}}"
     if type(value) is tuple:
         return f"({', '.join(map(_show, value))}{',' if len(value) == 1 else ''})"
     return repr(value)
+
+
+def _show_bound(value: Any) -> str:
+    """What `bind(_cosine, ...)` stands for: the call of `cosine`, if its parameters have the names of what is bound."""
+    from inspect import signature
+    from sys import modules
+
+    name = value.func.__name__.strip("_")
+    public = getattr(modules.get(value.func.__module__), name, None)
+    given = dict(zip(signature(value.func).parameters, value.args))
+    if len(given) == 1 and hasattr(rule := next(iter(given.values())), "_asdict"):
+        given = rule._asdict()
+    if public is not value.func and callable(public) and given.keys() <= signature(public).parameters.keys():
+        return _call(public, given)
+    return f"{name}({', '.join(map(_show, value.args))})"

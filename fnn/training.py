@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import islice
 from os import PathLike
 from typing import Any, TypeAlias, TypeVar
@@ -142,10 +143,16 @@ def evaluate(
     check_batch("evaluate", data)
     positive("evaluate", "size", size)
     count(data, "evaluate")
-    wanted = model.init(Key(0), tree.map(lambda a: np.shape(a)[1:], data[0]))
-    if {path for path, _ in tree.items(wanted)} != {path for path, _ in tree.items(params)}:
-        tree.check_same_structure(wanted, params, ("the model", "the given parameters"))
+    in_shape = tree.map(lambda a: np.shape(a)[1:], data[0])
+    if _names(model, in_shape) != {path for path, _ in tree.items(params)}:
+        tree.check_same_structure(model.init(Key(0), in_shape), params, ("the model", "the given parameters"))
     return _evaluated(model, params, state, data, loss, metrics, size)
+
+
+@lru_cache(maxsize=8)
+def _names(model: Layer[Any, Any], in_shape: Any) -> frozenset[str]:
+    """The paths of the parameters."""
+    return frozenset([path for path, _ in tree.items(model.init(Key(0), in_shape))])
 
 
 def _evaluated(
@@ -233,7 +240,8 @@ def train(
     report: called with every row, for instance `progress()`.
     checkpoint: a file to save to, every `checkpoint_every` steps (by default every epoch), at the end, and when
         interrupted from the keyboard. That it can be written is tried before the first step.
-    resume: a checkpoint, or the `train_state` of a result, to go on from; `params` then only say what it must contain.
+    resume: a checkpoint, or the `train_state` of a result, to go on from; `params` then only say what it must contain,
+        and key and data order are those of the run.
         Training n steps gives the same bits as training k, saving, loading in a new process and training n - k; from
         a checkpoint the history is the same too. (A `train_state` is without history and best parameters.) A checkpoint
         holds the code of its model, loss, optimizer and penalty; the logger "fnn" says so where they were others.
@@ -259,7 +267,9 @@ def train(
     save_every = per_epoch if checkpoint_every is None else positive("train", "checkpoint_every", checkpoint_every)
     check_use(evaluation, metrics, monitor, checkpoint, checkpoint_every, report, compile)
     run = _start(params, state, key, data, opt, model, resume)
-    run = attrs.evolve(run, per_epoch=per_epoch, made=_made(run, model=model, loss=loss, opt=opt, penalty=penalty))
+    run = attrs.evolve(run, per_epoch=per_epoch)
+    if checkpoint is not None or run.made:
+        run = attrs.evolve(run, made=_made(run, model=model, loss=loss, opt=opt, penalty=penalty))
     if evaluation is not None:
         _try_evaluation(model, run.train_state, evaluation, loss, metrics)
     if checkpoint is not None:

@@ -206,7 +206,7 @@ def test_init_protects_what_an_author_returns() -> None:
     [
         (Dense(5), "Dense(5)"),
         (Dense(5, bias_init=None), "Dense(5, bias_init=None)"),
-        (Dense(5, weight_init=normal(0.1)), "Dense(5, weight_init=normal(0.1))"),
+        (Dense(5, weight_init=normal(0.1)), "Dense(5, weight_init=normal(std=0.1))"),
         (Dense(5, bias_init=constant(1)), "Dense(5, bias_init=constant(1.0))"),
         (Sigmoid, "Sigmoid"),
         (LeakyRelu(0.3), "LeakyRelu(slope=0.3)"),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import fnn.optimizers as fo
+import fnn.schedules as fs
 from fnn import make_step, train, tree
 from fnn.checkpoint import load, save
 from fnn.combinators import frozen, serial
@@ -371,7 +372,7 @@ def test_the_repr_shows_how_it_was_made(row: Row) -> None:
 def test_the_repr_builds_the_optimizer(name: str) -> None:
     if name == "adafactor root":
         pytest.skip("its schedule is a local function")
-    schedules = {"constant": constant, "cosine": lambda a, n, e: cosine(a, steps=n, end=e)}
+    schedules = {"constant": constant, "cosine": cosine}
     names = {**vars(fo), "everywhere": everywhere, **schedules}
     built = eval(repr(OURS[name]), names)
     np.testing.assert_array_equal(ours(built, 5), ours(OURS[name], 5))
@@ -1031,10 +1032,14 @@ def test_an_injected_momentum_may_be_0_for_a_while(build: Callable[..., Optimize
 
 
 def test_injected_whole_numbers_stay_whole() -> None:
-    def build(learning_rate: float, k: Any) -> Optimizer:
+    def build(learning_rate: float, k: int) -> Optimizer:
         return fo.accumulate(fo.adam(learning_rate), every=k)
 
     assert fo.inject(build, learning_rate=1, k=4).init(P).values == {"learning_rate": 1.0}
+    made = fo.inject(lambda rate, decay: fo.adamw(rate, weight_decay=decay), rate=1, decay=0)
+    assert made.init(P).values == {"rate": 1.0, "decay": 0.0}
+    with pytest.raises(ValueError, match="momentum in"):
+        fo.inject(fo.sgd, learning_rate=0.1, momentum=-0.5)
     with pytest.raises(ValueError, match="rprop reads"):
         fo.inject(fo.rprop, learning_rate=0.1)
 
@@ -1082,3 +1087,23 @@ def test_the_optimizers_of_others_train_networks_with_frozen_layers(opt: Any, tm
     assert same_bits(result.params, train(params, data, opt, model=net, loss=mse, steps=6).params)
     assert np.array_equal(result.params["dense_0"]["weight"], params["dense_0"]["weight"])
     assert not np.array_equal(result.params["dense_1"]["weight"], params["dense_1"]["weight"])
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "cosine(0.1, steps=5)",
+        "cosine(0.1, steps=5, end=0.01)",
+        "warmup(cosine(0.1, steps=5), steps=2)",
+        "exponential(0.1, factor=0.5, steps=3)",
+        "inverse_time(0.1, gamma=0.5)",
+        "polynomial(0.1, steps=3, power=2.0)",
+        "piecewise_constant((0.1, 0.01), boundaries=(100,))",
+        "join((constant(0.1), cosine(0.1, steps=5)), boundaries=(3,))",
+        "cosine_restarts(0.1, steps=3, growth=2)",
+    ],
+)
+def test_the_code_of_a_schedule_makes_it_again(schedule: str) -> None:
+    opt = eval(f"sgd({schedule})", {**vars(fs), "sgd": fo.sgd})
+    assert repr(opt) == f"sgd({schedule})"
+    assert fs.rate_at(opt.config["learning_rate"], 1) == fs.rate_at(eval(schedule, vars(fs).copy()), 1)

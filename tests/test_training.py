@@ -165,7 +165,7 @@ def test_a_checkpoint_of_another_network_lists_paths_and_shapes(tmp_path: Path) 
     with pytest.raises(CheckpointError, match="train_state/opt_state/mu"):
         fit(opt=sgd(0.1), resume=path)
     fnn.save(tmp_path / "params.npz", PARAMS)
-    with pytest.raises(CheckpointError, match="train_state/step: missing in the file"):
+    with pytest.raises(CheckpointError, match="train_state/params/dense_0/bias: missing in the file"):
         fit(resume=tmp_path / "params.npz")
 
 
@@ -346,6 +346,17 @@ def test_parameters_that_went_bad_unseen_are_told() -> None:
     params = net.init(Key(0), (1,))
     with pytest.raises(fnn.NonFiniteError, match="dense_0/bias was not before step 5 already, while the loss"):
         train(params, batches((X, Y), 8), Saturating(), model=net, loss=mse, steps=6)
+
+
+def test_metrics_of_what_diverges_do_not_hide_it() -> None:
+    rng = np.random.default_rng(39)
+    x, y = rng.standard_normal((32, 4)).astype(np.float32), rng.integers(0, 3, 32)
+    net = serial(Dense(16), Relu, Dense(16), Relu, Dense(16), Relu, Dense(3))
+    options: Any = dict(model=net, loss=softmax_cross_entropy(), epochs=30, evaluation=(x, y))
+    for metrics in ([], [accuracy], [fnn.f1(3)]):
+        with np.errstate(all="ignore"), pytest.raises(fnn.NonFiniteError) as error:
+            train(net.init(Key(39), (4,)), batches((x, y), 32), sgd(1e10, momentum=0.9), metrics=metrics, **options)
+        assert error.value.train_state.step < 30
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from fnn.compile.plan import Instance, Plan
+from fnn.compile.plan import MISS, Instance, Plan
 from fnn.compile.program import Call, View
+from fnn.compile.source import Elsewhere
 
 
 def table(plan: Plan, profile: tuple[Any, ...] | None, rounds: int) -> str:
@@ -18,6 +19,8 @@ def table(plan: Plan, profile: tuple[Any, ...] | None, rounds: int) -> str:
     head = f"{len(plan.calls)} calls, {buffers} arrays in {plan.arena:,} bytes of scratch, {slots:,} bytes carried on"
     if times is not None:
         head += f", {sum(times):,.1f} us"
+    elif profile is not None:
+        head += ", not for the arguments of the profile"
     lines = [head]
     for i, (call, (shape, size)) in enumerate(zip(plan.calls, outs)):
         time = "" if times is None else f"{times[i]:9.2f} us"
@@ -30,14 +33,19 @@ def _size(call: Call) -> tuple[str, int]:
     return ("", 0) if out is None else (f"{out.dtype}{list(out.shape)}", out.nbytes)
 
 
-def _times(plan: Plan, args: tuple[Any, ...], rounds: int) -> list[float]:
-    """The median time of each call in microseconds."""
+def _times(plan: Plan, args: tuple[Any, ...], rounds: int) -> list[float] | None:
+    """The median time of each call in microseconds; `None` where the plan is not for these arguments."""
     instance, kept = Instance(plan, timed=True), list(plan.instances)
     found: list[list[float]] = []
-    for _ in range(rounds + 1):
-        plan.instances[:] = [instance]
-        instance.times[:] = [0.0] * len(instance.times)
-        plan.entry(args)
-        found.append(list(instance.times))
-    plan.instances[:] = kept
+    try:
+        for _ in range(rounds + 1):
+            plan.instances[:] = [instance]
+            instance.times[:] = [0.0] * len(instance.times)
+            if plan.entry(args) is MISS:
+                return None
+            found.append(list(instance.times))
+    except Elsewhere:
+        return None
+    finally:
+        plan.instances[:] = kept
     return [1e6 * statistics.median(column) for column in zip(*found[1:])]

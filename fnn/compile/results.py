@@ -139,8 +139,10 @@ def _matches(signature: Any, form: Any, numbers: Any, pairs: dict[int, Out]) -> 
 
 def _meet(a: Out, b: Out) -> bool:
     """Whether two results lie in the same memory, where two arguments could not be laid as they do."""
+    if a.view.storage is not b.view.storage:
+        return False
     (start, stop), (other_start, other_stop) = extent(a.view), extent(b.view)
-    return a.view.storage is b.view.storage and start < other_stop and other_start < stop
+    return start < other_stop and other_start < stop
 
 
 def is_kept(view: View) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fnn.compile.passes import is_all, place_in
-from fnn.compile.program import Call, Variable, View, address, bounds, part_of, variables
+from fnn.compile.program import Call, Variable, View, address, bounds, part_of, variables, views
 
 Key = tuple[Any, ...]
 
@@ -68,6 +68,8 @@ class Source:
             return repr(part)
         if type(part) is tuple:
             return "(" + "".join(self.operand(child) + ", " for child in part) + ")"
+        if isinstance(part, tuple) and (any(True for _ in views(part)) or any(True for _ in variables(part))):
+            return f"{self.constant(type(part))}({', '.join(self.operand(child) for child in part)})"
         if type(part) is list:
             return "[" + ", ".join(self.operand(child) for child in part) + "]"
         if type(part) is slice and all(type(end) in (int, type(None)) for end in (part.start, part.stop, part.step)):

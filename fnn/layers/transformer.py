@@ -188,6 +188,8 @@ def _called(
 
 
 def _check_width(who: str, width: int, in_shape: Any) -> None:
+    if not isinstance(in_shape, tuple):
+        return  # the network says what is wrong with it
     first = in_shape[0] if in_shape and isinstance(in_shape[0], tuple) else in_shape
     if len(first) != 2 or first[1] != width:
         raise ShapeError(f"{who}({width}): expected an input shape (time, {width}), got {first}")

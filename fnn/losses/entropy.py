@@ -134,7 +134,10 @@ BEYOND = 1e-3
 
 def check_domain(kind: str, wanted: str, y: Array, low: float, high: float) -> None:
     """Raises `ValueError` for outputs that are no probabilities, or their logarithms: most often they are logits."""
-    if y.size and unexpected((y.min() < low - BEYOND) | (y.max() > high + BEYOND)):
+    if not y.size:
+        return
+    beyond = y.max() > high + BEYOND
+    if unexpected(beyond if low == -np.inf else beyond | (y.min() < low - BEYOND)):
         raise ValueError(f"{kind}: expected {wanted} takes logits; got outputs from {y.min()} to {y.max()}")
 
 

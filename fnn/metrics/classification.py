@@ -91,7 +91,7 @@ def top_k(k: int) -> Metric[Array, Labels, float]:
 def binary_hit(kind: str, threshold: float, output: Array, target: Labels) -> NDArray[np.bool_]:
     """Whether the output is above the threshold just where the target is 1."""
     found: NDArray[np.bool_] = (output > threshold) == binary_labels(kind, output, target)
-    return found
+    return found & ~np.isnan(output)
 
 
 def binary_accuracy(*, threshold: float = 0.5) -> Metric[Array, Labels, float]:
@@ -166,21 +166,23 @@ def no_matrix(classes: int) -> Matrix:
 def update_matrix(
     kind: str, classes: int, matrix: Matrix, output: Array, target: Labels, weight: Array | None = None
 ) -> Matrix:
-    """Every row adds its weight at [true label, label of the largest output]."""
-    if np.isnan(output).any():
-        raise ValueError(f"{kind}: expected outputs that are numbers, got NaN, which stands for no class")
+    """Every row adds its weight at [true label, label of the largest output]; all is nan where an output is."""
     if np.shape(output)[-1:] != (classes,):
         raise ShapeError(f"{kind}: expected outputs (batch, ..., {classes}), got {np.shape(output)}")
     labels = true_labels(kind, output, target)
-    return _counted(kind, matrix, labels, output.argmax(axis=-1), weight)
+    return _counted(kind, matrix, labels, output.argmax(axis=-1), weight) + _nan_if(output)
 
 
 def update_binary_matrix(
     kind: str, threshold: float, matrix: Matrix, output: Array, target: Labels, weight: Array | None = None
 ) -> Matrix:
-    """Every number adds its weight at [target, whether the output is above the threshold]."""
+    """Every number adds its weight at [target, whether the output is above the threshold]; nan as above."""
     labels = binary_labels(kind, output, target)
-    return _counted(kind, matrix, labels, output > threshold, weight)
+    return _counted(kind, matrix, labels, output > threshold, weight) + _nan_if(output)
+
+
+def _nan_if(output: Array) -> float:
+    return float("nan") if np.isnan(output).any() else 0.0
 
 
 def _counted(kind: str, matrix: Matrix, labels: NDArray[Any], found: NDArray[Any], weight: Array | None) -> Matrix:
@@ -293,8 +295,8 @@ def _score(stem: str, classes: int, of: Of, build: Callable[..., Any]) -> Metric
 
 
 def summary(stem: str, of: Of, matrix: Matrix) -> float:
-    """One number of a confusion matrix; nan of an empty one."""
-    if not matrix.any():
+    """One number of a confusion matrix; nan of an empty one, and of one that is nan."""
+    if not matrix.any() or np.isnan(matrix).any():
         return float("nan")
     if of == "micro":
         return float(np.trace(matrix) / matrix.sum())
@@ -355,8 +357,6 @@ def no_scores() -> Scored:
 def update_scores(scored: Scored, output: Array, target: Labels, weight: Array | None = None) -> Scored:
     """With the batch at the end."""
     ones = binary_labels("roc_auc", output, target).reshape(-1)
-    if np.isnan(output).any():
-        raise ValueError("roc_auc: a score is not a number")
     w = row_weights("roc_auc", ones.size, len(output), weight)
     return merge_scores(scored, Scored((np.array(output, np.float64).reshape(-1),), (ones,), (w,)))
 
@@ -371,6 +371,8 @@ def compute_auc(scored: Scored) -> float:
     if not scored.scores:
         return float("nan")
     scores, ones, weights = (np.concatenate([np.asarray(a, np.float64) for a in parts]) for parts in scored)
+    if np.isnan(scores).any():
+        return float("nan")
     order = scores.argsort(kind="stable")
     scores, ones, weights = scores[order], ones[order], weights[order]
     starts = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]]))

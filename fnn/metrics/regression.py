@@ -76,7 +76,7 @@ def merge_variations(a: Variation, b: Variation) -> Variation:
 def compute_r2(found: Variation) -> float:
     """The mean over the features of `1 - error / spread`; where nothing varies, 1 without error and else 0.
 
-    It is nan where an output or a target is no finite number.
+    It is nan where a number is, or a target is infinite.
     """
     if not found.weight:
         return float("nan")

@@ -179,8 +179,9 @@ def adafactor(
     `nu = row column / mean(row)` where the last two axes have at least `factor_from` entries, the full nu elsewhere;
     `b2 = 1 - t**-decay`; `d = g / sqrt(nu)`, divided by `max(1, rms(d) / clip)`; and
     `update = -lr max(smallest, rms(p)) d - lr weight_decay p` (without the factor of p unless `scaled`).
-    Shazeer & Stern 2018, algorithms 4 to 6; optax's formula. PyTorch bounds the learning rate by `1 / sqrt(t)` inside
-    (here: give that as a schedule) and factors every matrix. Decay skips vectors; `where` selects others.
+    Shazeer & Stern 2018, algorithms 4 to 6; optax's formula, where the decay is not multiplied by lr. PyTorch bounds
+    the learning rate by `1 / sqrt(t)` inside (here: give that as a schedule) and factors every matrix. Decay skips
+    vectors; `where` selects others.
     """
     rate = as_schedule("adafactor", learning_rate)
     rule = AdafactorRule(

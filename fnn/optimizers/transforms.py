@@ -77,9 +77,21 @@ def _complete(grads: Any, params: Any) -> Any:
     """Updates with `None` where one has left out what it does not move, which is how transforms know it."""
     if not isinstance(params, Mapping) or not isinstance(grads, Mapping):
         return grads
-    parts = {name: _complete(grads.get(name), p) for name, p in params.items()}
-    same = len(grads) == len(parts) and all([grads.get(name) is part for name, part in parts.items()])
-    return grads if same or grads.keys() - parts.keys() else parts
+    if _is_whole(grads, params) or grads.keys() - params.keys():
+        return grads
+    return {name: _complete(grads.get(name), p) for name, p in params.items()}
+
+
+def _is_whole(grads: Any, params: Any) -> bool:
+    """Whether nothing is left out: the quick answer for nearly all updates."""
+    for name, p in params.items():
+        g = grads.get(name)
+        if type(g) is dict:
+            if type(p) is not dict or not _is_whole(g, p):
+                return False
+        elif not isinstance(g, np.ndarray):
+            return False
+    return len(grads) == len(params)
 
 
 def _chain_update_with(
@@ -279,7 +291,8 @@ def _block_reduction(limit: float, g: Array) -> float:
 def adaptive_clip(limit: float = 0.01, *, eps: float = 1e-3) -> Optimizer:
     """Each output's gradient is scaled to `|g| <= limit max(|p|, eps)`. Brock et al. 2021, eq. 3.
 
-    The norms are taken over all axes but the last for matrices and kernels, and of a vector as a whole, as in optax.
+    The norms are taken over all axes but the last for matrices and kernels, and of a vector as a whole; as in optax for
+    matrices of more than one row and kernels over images.
     """
     limit, eps = above_zero("adaptive_clip", "limit", limit), above_zero("adaptive_clip", "eps", eps)
     config = {"limit": limit, "eps": eps}
@@ -489,12 +502,13 @@ def inject(build: Callable[..., GradientTransformation], /, **hyper: Any) -> Opt
 
 
 def _counts(build: Callable[..., Any], hyper: Mapping[str, Any]) -> set[str]:
-    """The options that are whole numbers: those given as such where no float is announced."""
+    """The options that are whole numbers: those that are announced as such, or have their names."""
     from inspect import signature
 
     found = signature(build).parameters
-    kinds = {name: str(getattr(found[name].annotation, "__name__", found[name].annotation)) for name in found}
-    return {name for name, value in hyper.items() if isinstance(value, int) and "float" not in kinds.get(name, "")}
+    kinds = {name: getattr(found[name].annotation, "__name__", str(found[name].annotation)) for name in found}
+    announced = {name for name in hyper if "int" in kinds.get(name, "") and "float" not in kinds[name]}
+    return announced | ({"every", "start", "patience", "cooldown", "iterations", "factor_from", "most"} & hyper.keys())
 
 
 def _built(
@@ -502,8 +516,12 @@ def _built(
 ) -> GradientTransformation:
     """The optimizer with these numbers. A momentum of 0 keeps its trace: it may be another one in the next step."""
     if "momentum" in values:
-        values = {**values, "momentum": live(max, values["momentum"], sys.float_info.min)}
+        values = {**values, "momentum": live(_not_zero, values["momentum"])}
     return build(**fixed, **values)
+
+
+def _not_zero(value: float) -> float:
+    return value or sys.float_info.min
 
 
 def _name(build: Callable[..., Any]) -> str:
