@@ -13,7 +13,8 @@ Run: python examples/10_freeze_finetune.py [--data DIR] [--few 10] [--epochs 60]
 from pathlib import Path
 
 import numpy as np
-from common import Examples, anew, arguments, draw_images, existing, positive, pyplot, read_digits, resumed, stops_cleanly
+from common import Examples, anew, arguments, draw_images, existing, positive, pyplot
+from common import read_digits, resumed, stops_cleanly
 
 from fnn import Conv2D, Dense, Flatten, Key, Layer, MaxPool2D, Params, Relu, Result, accuracy, adamw, batches, cosine
 from fnn import frozen, load_arrays, named, progress, save, serial, softmax_cross_entropy, train, tree

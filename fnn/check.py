@@ -75,12 +75,9 @@ def feature_shape(who: str, in_shape: Any) -> Shape:
 
 
 def check_bias(who: str, params: Any, weight: Any) -> None:
-    """Raises where a bias would be broadcast, converted or left out in silence."""
+    """Raises where a bias would be broadcast or converted in silence."""
     bias = params.get("bias")
-    if bias is None:
-        if len(params) > 1:
-            raise ValueError(f"{who}: expected the parameters weight and bias, got {', '.join(params)}")
-    elif bias.shape != weight.shape[-1:] or bias.dtype != weight.dtype:
+    if bias is not None and (bias.shape != weight.shape[-1:] or bias.dtype != weight.dtype):
         raise ShapeError(f"{who}: expected a bias {weight.dtype} {weight.shape[-1:]}, got {bias.dtype} {bias.shape}")
 
 

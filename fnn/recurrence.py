@@ -69,9 +69,9 @@ def scan(
 ) -> Layer[Any, Any]:
     """The cell at every step of time: `(x, c_0) -> (y, c_T)` with `y_t, c_t = cell(x_t, c_{t-1})`.
 
-    x is (batch, time, ...), y (batch, time, ...); the carry is whatever tree of arrays (batch, ...) the cell takes and
-    gives. All steps share one set of parameters, whose gradient is the sum over the steps. Running statistics pass from
-    step to step like a second carry; step t draws from the key folded with t.
+    x is (batch, time, ...), y (batch, time, ...); the carry is whatever array, or tuples of arrays, (batch, ...) the
+    cell takes and gives. All steps share one set of parameters, whose gradient is the sum over the steps. Running
+    statistics pass from step to step like a second carry; step t draws from the key folded with t.
 
     `reverse=True` runs from the last step to the first; y stays in the order of x. `lengths=True` takes
     `((x, lengths), carry)`, lengths (batch,) integers from 1 to time: beyond its length an example's carry stands
@@ -449,7 +449,7 @@ def _bare(layer: AnyLayer) -> AnyLayer:
 
 
 def zero_carry(shape: Any, batch: int, dtype: DTypeLike = np.float32) -> Any:
-    """A carry of zeros for `batch` examples: a tree of arrays (batch, *shape) for a tree of shapes.
+    """A carry of zeros for `batch` examples: an array (batch, *shape), or tuples of them for tuples of shapes.
 
     >>> h, c = zero_carry(((3,), (5,)), batch=2)
     >>> h.shape, c.shape
@@ -472,8 +472,9 @@ def carried(layer: Layer[tuple[X, C], tuple[A, C]], batch: int, *, shape: Any = 
 
     Truncated backpropagation through time (Williams and Peng 1990): of a batch of `batch` windows, each goes on where
     the one in its place in the batch before ended; `y, c = layer(x, c of the batch before)`. So the windows of a text
-    must come in this order: `batches(..., size=batch, shuffle=False, drop_last=True)`. An evaluation begins with a
-    carry of zeros, as a whole sequence does, and leaves the state as it is.
+    must come in this order: `batches(..., size=batch, shuffle=False, drop_last=True)`. The carry goes on from the end
+    of an epoch into the next, too. An evaluation begins with zeros, as a whole sequence does, and leaves the state as
+    it is.
 
     The layer keeps its kind, its name and its paths; the state has an entry `carry` more. shape: that of the carry,
     by default `carry_shape(layer)`. Raises `ShapeError` for a batch of another size in training.

@@ -43,11 +43,12 @@ from fnn.layers.dense import Dense
 from fnn.layers.dropout import Dropout
 from fnn.layers.norm import BatchNorm
 from fnn.layers.recurrent import gru_cell
+from fnn.layers.shape import Reshape
 from fnn.losses import mse
 from fnn.optimizers import Optimizer, adam, adamw, sgd
 from fnn.random import Key
 from fnn.recurrence import scan, stack
-from fnn.testing import LawError, check_layer
+from fnn.testing import LawError, check_layer, check_vjp
 from fnn.training import train
 from fnn.types import Array, Params, ShapeError
 from tests.cases.combinators import Centred, Noisy, positive_contract, positive_expand
@@ -766,5 +767,30 @@ def test_a_training_pass_has_a_key() -> None:
 
 
 def test_a_tap_hides_no_child() -> None:
-    with pytest.raises(ValueError, match="a state or a child named 'dense_0' already"):
-        tap("dense_0", serial(tap("h", Dense(5)), Relu)).init_state((3,))
+    with pytest.raises(ValueError, match="has a child named 'dense_0', whose state it would hide"):
+        tap("dense_0", serial(tap("h", Dense(5)), Relu))
+
+
+def test_a_mapped_layer_may_give_a_number_for_each_position() -> None:
+    net = mapped(serial(Dense(1), Reshape(())))
+    params, x = net.init(Key(0), (4, 3)), np.ones((2, 4, 3), np.float32)
+    grads = grad(net, mse)(params, {}, x, np.zeros((2, 4), np.float32), Eval())
+    tree.check_same_structure(params, grads)
+    check_vjp(net, (4, 3))
+
+
+def test_frozen_nodes_in_front_cost_no_backward_pass() -> None:
+    def refused(*args: Any) -> Any:
+        raise AssertionError("nobody asks for this")
+
+    front = attrs.evolve(Dense(3), vjp=refused, param_vjp=refused, input_vjp=refused)
+    net = dag(
+        inputs="x",
+        a=("x", frozen(front)),
+        b=("a", attrs.evolve(Tanh, vjp=refused, param_vjp=refused, input_vjp=refused)),
+        y=("b", Dense(1)),
+        output="y",
+    )
+    params, x = net.init(Key(0), (3,)), np.ones((2, 3), np.float32)
+    grads = grad(net, mse)(params, {}, x, x[:, :1], Eval())
+    assert grads["a"] is None and grads["y"]["weight"].shape == (3, 1)

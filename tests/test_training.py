@@ -238,9 +238,8 @@ STATE = TrainState(0, PARAMS, {}, (), Key(0))
 MISTAKES: list[tuple[str, type[Exception], Callable[[], Any]]] = [
     (r"state last, net.apply\(params, x, state\), got nd", TypeError, lambda: NET.apply(PARAMS, STATES, SWAPPED)),
     ("evaluate: params: expected parameters, got Result", TypeError, lambda: evaluate(NET, WRONG, (X, Y), loss=mse)),
-    ("dense_0/bias: .*, missing in the given parameters", ValueError, lambda: evaluate(NET, UNBIASED, (X, Y), loss=mse)),
+    ("dense_0/bias: .* missing in the given par", ValueError, lambda: evaluate(NET, UNBIASED, (X, Y), loss=mse)),
     ("init: expected weight in float32, got float64", TypeError, lambda: MISMADE.init(Key(0), (3,))),
-    ("Dense: expected the parameters weight and bias, got weight, b", ValueError, lambda: applied(b=ONES[0])),
     (r"Dense: expected a bias float32 \(3,\), got float32 \(1,\)", ShapeError, lambda: applied(bias=ONES[0, :1])),
     ("an optimizer begins with opt.init", IndexError, lambda: make_step(NET, mse, adam(0.1))(STATE, (X, Y))),
     (r"its update gives \(updates, state\)", AttributeError, lambda: fit(opt=Alone())),

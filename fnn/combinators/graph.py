@@ -91,12 +91,8 @@ def dag(*, inputs: Names, output: Names, **nodes: Any) -> AnyLayer:
     """
     children = tuple((name, _layer_of(name, node)) for name, node in nodes.items())
     plan = _plan(inputs, {name: node[0] for name, node in nodes.items()}, output)
-    at_start = set(_tuple(inputs))
     backs = tuple((name, child.vjp) for name, child in children)
-    first_backs = tuple(  # a node made of inputs alone need not say what their gradients are
-        (name, bind(_without_dx, params_vjp(child)) if {*_tuple(source)} <= at_start else child.vjp)
-        for (name, child), source in zip(children, plan.sources)
-    )
+    both = tuple((child.vjp, bind(_without_dx, params_vjp(child)), child.trainable) for _, child in children)
     return combinator(
         "dag",
         children,
@@ -104,7 +100,7 @@ def dag(*, inputs: Names, output: Names, **nodes: Any) -> AnyLayer:
         bind(_dag_forward, plan, tuple(step_of(name, child) for name, child in children)),
         bind(_dag_vjp, plan, backs),
         infer=bind(_dag_infer, plan, tuple((name, evaluator(child)) for name, child in children)),
-        param_vjp=bind(_dag_param_vjp, plan, first_backs),
+        param_vjp=bind(_dag_param_vjp, plan, tuple(nodes), both),
         input_vjp=bind(_dag_input_vjp, plan, tuple((name, inputs_vjp(child)) for name, child in children)),
         config={"inputs": inputs, "output": output, "nodes": nodes},
         build=dag,
@@ -219,8 +215,26 @@ def _dag_vjp(
     return grads, _pick(sums, plan.inputs)
 
 
-def _dag_param_vjp(plan: Plan, backs: tuple[Back, ...], params: Params, caches: tuple[Any, ...], dy: Any) -> Params:
-    return _dag_vjp(plan, backs, params, caches, dy)[0]
+def _dag_param_vjp(
+    plan: Plan, names: tuple[str, ...], backs: tuple[Any, ...], params: Params, caches: tuple[Any, ...], dy: Any
+) -> Params:
+    """As `_dag_vjp`, without what leads to no parameter that has gradients."""
+    wanted: set[str] = set()
+    chosen: list[Back | None] = []
+    for name, source, (vjp, param_vjp, trainable) in zip(names, plan.sources, backs):
+        deeper = not wanted.isdisjoint(_tuple(source))
+        if deeper or (name in params and (trainable is None or trainable(params[name]))):
+            wanted.add(name)
+            chosen.append((name, vjp if deeper else param_vjp))
+        else:
+            chosen.append(None)
+    grads: dict[str, Any] = dict.fromkeys(params)
+    sums: dict[str, Any] = {}
+    _add(sums, plan.output, dy)
+    for name, back, source, cache in zip(reversed(names), reversed(chosen), reversed(plan.sources), reversed(caches)):
+        part = sums.pop(name)
+        _add(sums, source, None if back is None else pull(back, params, grads, cache, part))
+    return grads
 
 
 def _without_dx(param_vjp: Any, params: Params, cache: Any, dy: Any) -> tuple[Params, Any]:

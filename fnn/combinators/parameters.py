@@ -17,7 +17,7 @@ from fnn import tree
 from fnn.combinators.core import AnyLayer, Forward, check_layer
 from fnn.contract import EVAL, Layer, Mode, evaluator, in_training, inputs_vjp, params_vjp, trainable
 from fnn.initializers import lecun_normal
-from fnn.check import positive
+from fnn.check import number, positive
 from fnn.random import Key
 from fnn.types import EMPTY, Array, Params, ShapeError, State, bind, ones
 
@@ -434,7 +434,7 @@ def SpectralNorm(layer: Layer[A, B], iterations: int = 1) -> Layer[A, B]:
     For every parameter M with two axes or more, as a matrix (in, out), `s = |M u|`, where the unit vector u (out,) is a
     state (`spectral/...`) that every training pass moves by `iterations` steps of the power method towards the right
     singular vector. A pass uses the u it is given: so s is a function of M alone, and the derivative is exact.
-    (PyTorch moves u before it uses it: evaluation after training is one step of the power method behind ours there.)
+    (PyTorch moves u before it uses it: a training pass there has the vector that ours has one pass later.)
     The parameters keep their form; u starts in a fixed direction, and s is the largest singular value only after some
     training passes (below it before).
     """
@@ -537,13 +537,15 @@ def low_rank(layer: Layer[A, B], rank: int, scale: float = 1.0) -> Layer[A, B]:
     Every parameter M with two axes or more, as a matrix (in, out), gets `a` (in, r) and `b` (r, out) with r the
     smallest of rank, in and out, under `low_rank/...`; `b` starts as zeros, so the layer starts unchanged. The layer's
     own parameters keep their paths, so trained ones are put in with `{**params, **trained}`, and have no gradients.
-    `low_rank_expand(scale, params)` gives the parameters for the plain layer when training is done.
+    `fnn.combinators.parameters.low_rank_expand(scale, params)` gives the parameters for the plain layer when training
+    is done.
     """
     check_layer("low_rank", layer)
     _refuse_frozen("low_rank", layer)
     rank = positive("low_rank", "rank", rank)
-    if not (isinstance(scale, (int, float)) and np.isfinite(scale) and scale):
-        raise ValueError(f"low_rank: expected scale to be a finite number other than 0, got {scale!r}")
+    scale = number("low_rank", "scale", scale)
+    if not scale:
+        raise ValueError("low_rank: expected a scale other than 0")
     return _reparam(
         layer,
         bind(_low_rank_start, rank),

@@ -129,10 +129,13 @@ def tap(name: str, layer: Layer[A, B]) -> Layer[A, B]:
     >>> state["dense_0"]["hidden"].shape
     (7, 5)
 
-    In all other passes it is the layer itself. Raises `ValueError` if the layer has a state of that name.
+    In all other passes it is the layer itself. Within `scan` it has the last step, within `mapped` all positions in one
+    axis. Raises `ValueError` if the layer has a state of that name.
     """
     check_name("tap", name)
     check_layer("tap", layer)
+    if name in dict(layer.children):
+        raise ValueError(f"tap: {layer!r} has a child named {name!r}, whose state it would hide; choose another name")
     return attrs.evolve(
         layer,
         forward=bind(_tap_forward, name, layer.forward),
@@ -152,8 +155,8 @@ def _tap_forward(
 
 def _tap_state(name: str, layer: AnyLayer, in_shape: Any) -> State:
     state = layer.init_state(in_shape)
-    if name in state or name in dict(layer.children):
-        raise ValueError(f"tap: {layer!r} has a state or a child named {name!r} already; choose another name")
+    if name in state:
+        raise ValueError(f"tap: {layer!r} has a state named {name!r} already; choose another name")
     return state
 
 
@@ -196,18 +199,18 @@ def _mapped_forward(step: Step, params: Params, state: State, x: Any, mode: Mode
 
 def _mapped_vjp(back: Back, params: Params, cache: Any, dy: Any) -> tuple[Params, Any]:
     grads: dict[str, Any] = {}
-    dx = pull(back, params, grads, cache, _fold(dy))
+    dx = pull(back, params, grads, cache, _together(dy))
     return grads, _unfold(dx, dy.shape[:2])
 
 
 def _mapped_param_vjp(back: ParamBack, params: Params, cache: Any, dy: Any) -> Params:
     grads: dict[str, Any] = {}
-    pull_params(back, params, grads, cache, _fold(dy))
+    pull_params(back, params, grads, cache, _together(dy))
     return grads
 
 
 def _mapped_input_vjp(back: InputBack, params: Params, cache: Any, dy: Any) -> Any:
-    return _unfold(pull_input(back, params, cache, _fold(dy)), dy.shape[:2])
+    return _unfold(pull_input(back, params, cache, _together(dy)), dy.shape[:2])
 
 
 def _mapped_infer(step: InputBack, params: Params, state: State, x: Any) -> Any:
@@ -218,6 +221,10 @@ def _fold(x: Any) -> Any:
     """`(batch, time, ...)` as `(batch * time, ...)`."""
     if getattr(x, "ndim", 0) < 3:
         raise ShapeError(f"mapped: expected input (batch, time, ...), got {np.shape(x)}")
+    return _together(x)
+
+
+def _together(x: Any) -> Any:
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 

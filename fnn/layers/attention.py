@@ -171,7 +171,9 @@ def attend_vjp(
     dq, dk, dv = (np.empty_like(q), np.empty_like(k), np.empty_like(v)) if out is None else out
     q5, y5, dq5, dy5 = _grouped(q, k), _grouped(y, k), _grouped(dq, k), _grouped(dy, k)
     bias = None if mask is None else _bias(mask, q.shape[2], q.dtype)
-    dbias = None if mask is None or mask.dtype == bool else np.zeros((len(q), k.shape[2], q.shape[2]), q.dtype)
+    dbias, of_keys = None, mask is not None and mask.ndim == 2
+    if mask is not None and mask.dtype != bool:
+        dbias = np.zeros((len(q), k.shape[2], 1 if of_keys else q.shape[2]), q.dtype)
     for i, block in enumerate(_blocks(q5, k, causal)):
         if blocks:
             p = weights = blocks[i]
@@ -197,11 +199,11 @@ def attend_vjp(
             part = dv[block.keys]
             part += weights @ d
         if dbias is not None:
-            part = dbias[block.queries[0], block.keys[2], block.queries[3]]
-            part += ds.sum(1)
-    if dbias is None or mask is None:
+            part = dbias[block.queries[0], block.keys[2], slice(None) if of_keys else block.queries[3]]
+            part += ds.sum((1, 3))[..., None] if of_keys else ds.sum(1)
+    if dbias is None:
         return dq, dk, dv, None
-    return dq, dk, dv, dbias.sum(-1) if mask.ndim == 2 else dbias.swapaxes(-1, -2)
+    return dq, dk, dv, dbias[..., 0] if of_keys else dbias.swapaxes(-1, -2)
 
 
 def _kept(who: str, dropout: float) -> int:
@@ -486,6 +488,8 @@ def _check_arrays(spec: _Attention, params: Params, inputs: _Inputs) -> None:
         features = weight.shape[0]
         if getattr(a, "ndim", 0) != 3 or a.shape[2] != features or not a.shape[1] or a.dtype != weight.dtype:
             raise input_error(who, f"(batch, time, {features})", a, weight)
+    if not params["query"].keys() == params["key"].keys() == params["value"].keys():
+        raise ValueError(f"{spec.who}: expected query, key and value with a bias each, or none; zeros stand for none")
     if len(memory) != len(x):
         raise ShapeError(f"{spec.who}: expected equal batches, got x {x.shape} and memory {memory.shape}")
     if mask is not None:

@@ -54,9 +54,14 @@ def conv_param_vjp(conv: Conv, params: Params, x: Array, dy: Array) -> Params:
 
 def conv_vjp(conv: Conv, params: Params, x: Array, dy: Array) -> tuple[Params, Array]:
     """As `conv_param_vjp`, and `dx[i] = sum of dy[o] W[k]'` over o, k with `o s + k d - p = i`."""
+    return conv_param_vjp(conv, params, x, dy), conv_input_vjp(conv, params, x, dy)
+
+
+def conv_input_vjp(conv: Conv, params: Params, x: Array, dy: Array) -> Array:
+    """`dx` as in `conv_vjp`."""
     g = geometry(conv.who, conv.window, x.shape[1:])
-    dy = ordered(dy, g, _groups(conv, x))
-    return conv_param_vjp(conv, params, x, dy), correlate_input(dy, params["weight"], None, g, _groups(conv, x))
+    groups = _groups(conv, x)
+    return correlate_input(ordered(dy, g, groups), params["weight"], None, g, groups)
 
 
 # A transposed convolution is the map dy -> dx of a convolution, whose W it holds with in and out exchanged:
@@ -79,10 +84,13 @@ def transpose_param_vjp(conv: Conv, params: Params, x: Array, dy: Array) -> Para
 
 def transpose_vjp(conv: Conv, params: Params, x: Array, dy: Array) -> tuple[Params, Array]:
     """As `transpose_param_vjp`, and `dx[o] = sum over k of dy[o s + k d - p] W[k]'`."""
+    return transpose_param_vjp(conv, params, x, dy), transpose_input_vjp(conv, params, x, dy)
+
+
+def transpose_input_vjp(conv: Conv, params: Params, x: Array, dy: Array) -> Array:
+    """`dx` as in `transpose_vjp`."""
     g = transposed(conv.who, conv.window, x.shape[1:])
-    dy = ordered(dy, g, conv.groups)
-    dx = correlate(dy, swapped(params["weight"], conv.groups), None, g, conv.groups)
-    return transpose_param_vjp(conv, params, x, dy), dx
+    return correlate(ordered(dy, g, conv.groups), swapped(params["weight"], conv.groups), None, g, conv.groups)
 
 
 def _with_bias(params: Params, dw: Array, dy: Array) -> Params:
@@ -333,6 +341,7 @@ def _layer(
         bind(transpose_vjp if conv.transpose else conv_vjp, conv),
         out_shape=bind(_out_shape, conv),
         param_vjp=bind(transpose_param_vjp if conv.transpose else conv_param_vjp, conv),
+        input_vjp=bind(transpose_input_vjp if conv.transpose else conv_input_vjp, conv),
         config={**config, **window_config, "weight_init": weight_init, "bias_init": bias_init},
         build=build,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from fnn.contract import Layer, Mode, in_training, layer, no_params, same_shape
 from fnn.layers.activation import OBJECT, float_error
-from fnn.check import feature_shape, fraction
+from fnn.check import feature_shape, fraction, not_negative
 from fnn.random import Key
 from fnn.types import EMPTY, Array, NDArray, Params, Shape, ShapeError, State, bind
 
@@ -140,8 +140,7 @@ def noise_vjp(params: Params, cache: None, dy: Array) -> tuple[Params, Array]:
 
 def GaussianNoise(std: float) -> Layer[Array, Array]:
     """Adds independent normal numbers of mean 0 and standard deviation `std` in training."""
-    if not (isinstance(std, (int, float)) and math.isfinite(std) and std >= 0):
-        raise ValueError(f"GaussianNoise: expected std to be a number of at least 0, got {std!r}")
+    std = not_negative("GaussianNoise", "std", std)
     return layer(
         "GaussianNoise",
         no_params,

@@ -4,14 +4,13 @@ largest of several (Maxout).
 
 from __future__ import annotations
 
-import math
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from fnn.contract import EVAL, Layer, Mode, layer, no_params, stateless
 from fnn.layers.activation import OBJECT, Sigmoid, float_error
-from fnn.check import call_hint, feature_shape, input_error, positive
+from fnn.check import call_hint, feature_shape, input_error, number, positive
 from fnn.layers.dense import rows
 from fnn.random import Key
 from fnn.types import EMPTY, Array, NDArray, Params, Shape, ShapeError, State, bind, ones
@@ -54,8 +53,7 @@ def PRelu(init: float = 0.25) -> Layer[Array, Array]:
     Parameter: `slope` (channels,), at first all `init`. He, Zhang, Ren and Sun, "Delving deep into rectifiers",
     arXiv:1502.01852.
     """
-    if not (isinstance(init, (int, float)) and math.isfinite(init)):
-        raise ValueError(f"PRelu: expected init to be a finite number, got {init!r}")
+    init = number("PRelu", "init", init)
     return stateless(
         "PRelu",
         bind(_prelu_init, float(init)),

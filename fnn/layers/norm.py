@@ -600,8 +600,11 @@ def _one_number(who: str, in_shape: Shape) -> ShapeError:
 
 def _check_input(who: str, rank: int, params: Params, x: Any) -> None:
     """Raises unless x is a floating-point array of at least this rank whose last axes and dtype are the parameters'."""
-    like = next(iter(params.values()), None)
+    like: Any = next(iter(params.values()), None)
     features = () if like is None else like.shape
+    for name, p in params.items():
+        if p.shape != features or p.dtype != like.dtype:
+            raise ShapeError(f"{who}: expected {name} to be {like.dtype} {features}, got {p.dtype} {p.shape}")
     if getattr(x, "ndim", 0) < rank or x.shape[x.ndim - len(features) :] != features:
         expected = ", ".join(["batch", "...", *map(str, features or ["features"] * (rank - 1))])
         raise input_error(who, f"({expected})", x, x if like is None else like)

@@ -121,6 +121,8 @@ def rotate_vjp(dy: Array, positions: Ints | None = None, base: float = 10000.0) 
 def _turn(x: Array, positions: Ints | None, base: float, sign: float) -> Array:
     if getattr(x, "ndim", 0) < 2 or x.shape[-1] % 2 or x.dtype.kind != "f":
         raise _sequence_error("rotate", "(..., time, an even number of features)", x)
+    if not x.dtype.isnative:
+        x = x.astype(x.dtype.newbyteorder("="))  # below, the bytes of pairs are seen as complex numbers
     time, features = x.shape[-2:]
     if positions is None:
         phases = _first_phases(time, features, base, sign, x.dtype)

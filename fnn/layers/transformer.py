@@ -29,7 +29,8 @@ def FeedForward(
 ) -> Layer[Array, Array]:
     """`y = activation(x W1 + b1) W2 + b2`, applied to the last axis of `(batch, ..., in)`; y has `features`.
 
-    `hidden` is the width between, 4 times `features` by default. Vaswani et al. 2017, section 3.3.
+    `hidden` is the width between, 4 times `features` by default; `dropout` applies there. Vaswani et al. 2017,
+    section 3.3.
     """
     positive("FeedForward", "features", features)
     width = 4 * features if hidden is None else positive("FeedForward", "hidden", hidden)
@@ -144,8 +145,9 @@ def CrossTransformerBlock(
     """The block of a decoder: `TransformerBlock` with attention to a second sequence between its two branches.
 
     The input is `(x, memory)`: `h = x + attention(norm(x))`, `m = h + cross(norm(h), memory)` and
-    `y = m + feed_forward(norm(m))`.
-    The memory is not normalised here. Vaswani et al. 2017, figure 1 (right).
+    `y = m + feed_forward(norm(m))`. The first attention is causal unless told otherwise. Its parameters are as those of
+    `TransformerBlock`, with `cross_norm` and `cross` besides. The memory is not normalised here. Vaswani et al. 2017,
+    figure 1 (right).
     """
     config = dict(locals())  # all arguments by name
     attention = MultiHeadAttention(
