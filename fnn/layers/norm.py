@@ -89,7 +89,7 @@ def LayerNorm(
     """Gives the numbers of the last `axes` axes of `(batch, ..., features)` mean 0 and variance 1; then scale and bias.
 
     Parameters: `scale` and `bias`, shaped as the axes normalised over; `None` instead of an initializer leaves one out.
-    Ba, Kiros & Hinton 2016, eq. 4.
+    Raises `ShapeError` for axes of one number, whose variance is 0. Ba, Kiros & Hinton 2016, eq. 4.
     """
     positive("LayerNorm", "axes", axes)
     eps = above_zero("LayerNorm", "eps", eps)

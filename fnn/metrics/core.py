@@ -130,7 +130,7 @@ def _update_mean(
 def mean_of(
     name: str, each: Callable[[Any, Any], NDArray[Any]], *, higher_is_better: bool = False
 ) -> Metric[Any, Any, float]:
-    """The mean of any scalar: `each(output, target)` gives one number for each example (or row), as losses do.
+    """The mean of any scalar: `each(output, target)` gives numbers (batch, ...), one for each example or row.
 
     >>> metric = mean_of("largest error", lambda output, target: abs(output - target).max(axis=1))
     >>> metric.compute(metric.update(metric.init(), np.array([[1.0, 2.0], [3.0, 5.0]]), np.ones((2, 2)), None))
