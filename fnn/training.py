@@ -144,7 +144,7 @@ def evaluate(
     positive("evaluate", "size", size)
     count(data, "evaluate")
     in_shape = tree.map(lambda a: np.shape(a)[1:], data[0])
-    if _names(model, in_shape) != {path for path, _ in tree.items(params)}:
+    if isinstance(in_shape, tuple) and _names(model, in_shape) != {path for path, _ in tree.items(params)}:
         tree.check_same_structure(model.init(Key(0), in_shape), params, ("the model", "the given parameters"))
     return _evaluated(model, params, state, data, loss, metrics, size)
 
