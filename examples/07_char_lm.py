@@ -54,7 +54,7 @@ def main() -> None:
 def read(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise SystemExit(f"--data {path}: expected a text in UTF-8: {error}") from None
     if len(text) < 5000:
         raise SystemExit(f"--data {path}: expected a text of at least 5,000 characters, got {len(text)}")

@@ -154,7 +154,7 @@ def read_mat(path: Path) -> tuple[Examples, Examples]:
 
     try:
         content = loadmat(path)
-    except (ValueError, NotImplementedError, MatReadError) as error:
+    except (ValueError, TypeError, IndexError, OSError, NotImplementedError, MatReadError) as error:
         raise SystemExit(f"--data {path}: expected a folder or a .mat file, but SciPy says: {error}") from None
     if {"data", "label"} <= content.keys():
         images, labels = _images(content["data"].T / np.float32(255)), content["label"].ravel().astype(np.int64)

@@ -490,11 +490,16 @@ def _show_bound(value: Any) -> str:
     from inspect import signature
     from sys import modules
 
-    name = value.func.__name__.strip("_")
-    public = getattr(modules.get(value.func.__module__), name, None)
-    given = dict(zip(signature(value.func).parameters, value.args))
+    name = getattr(value.func, "__name__", type(value.func).__name__).strip("_")
+    public = getattr(modules.get(getattr(value.func, "__module__", "")), name, None)
+    try:
+        given = dict(zip(signature(value.func).parameters, value.args))
+        named = signature(public).parameters if public is not value.func and callable(public) else {}
+    except ValueError:  # of a builtin function nobody knows the parameters
+        given, named = {}, {}
     if len(given) == 1 and hasattr(rule := next(iter(given.values())), "_asdict"):
         given = rule._asdict()
-    if public is not value.func and callable(public) and given.keys() <= signature(public).parameters.keys():
+    several = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in named.values())
+    if callable(public) and named and not several and given.keys() <= named.keys():
         return _call(public, given)
     return f"{name}({', '.join(map(_show, value.args))})"

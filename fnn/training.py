@@ -136,6 +136,7 @@ def evaluate(
     """The mean loss and the metrics, by name, over arrays `(x, target)` or `(x, target, weight)`, `size` at a time.
 
     Raises `ValueError` unless the parameters are, by their names, those of the model: none is left out in silence.
+    (Not looked at where the input holds mappings.)
     """
     check_measures("evaluate", model, loss, metrics)
     check_part("evaluate: params", params, "parameters", isinstance(params, Mapping))
@@ -144,9 +145,13 @@ def evaluate(
     positive("evaluate", "size", size)
     count(data, "evaluate")
     in_shape = tree.map(lambda a: np.shape(a)[1:], data[0])
-    if isinstance(in_shape, tuple) and _names(model, in_shape) != {path for path, _ in tree.items(params)}:
+    if not _has_mapping(in_shape) and _names(model, in_shape) != {path for path, _ in tree.items(params)}:
         tree.check_same_structure(model.init(Key(0), in_shape), params, ("the model", "the given parameters"))
     return _evaluated(model, params, state, data, loss, metrics, size)
+
+
+def _has_mapping(shape: Any) -> bool:
+    return isinstance(shape, Mapping) or isinstance(shape, tuple) and any(map(_has_mapping, shape))
 
 
 @lru_cache(maxsize=8)

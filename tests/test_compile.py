@@ -161,6 +161,7 @@ DECIDING: dict[str, tuple[fo.GradientTransformation, int]] = {
     "skips a NaN": (fo.skip_nonfinite(fo.adam(0.05)), 2),
     "skips a NaN of the second gradient": (fo.skip_nonfinite(fo.sam(fo.adam(0.05))), 2),
     "reduces twice": (fo.reduce_on_plateau(fo.sgd(0.5), factor=0.5, patience=1, every=2, cooldown=1), 2),
+    "reduces what looks back": (fo.reduce_on_plateau(fo.lookahead(fo.sgd(0.5)), factor=0.25, patience=0, every=2), 4),
     "injects numbers that a record holds": (fo.inject(fo.adafactor, learning_rate=0.1, clip=1.0), 2),
     "injects a schedule": (fo.inject(fo.adamw, learning_rate=cosine(0.1, steps=9), weight_decay=0.01), 1),
 }

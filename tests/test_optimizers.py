@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -1040,6 +1041,10 @@ def test_injected_whole_numbers_stay_whole() -> None:
     assert made.init(P).values == {"rate": 1.0, "decay": 0.0}
     with pytest.raises(ValueError, match="momentum in"):
         fo.inject(fo.sgd, learning_rate=0.1, momentum=-0.5)
+    def begun(start: float) -> Optimizer:
+        return fo.adam(cosine(start, steps=100))
+
+    assert fo.inject(begun, start=0.1).init(P).values == {"start": 0.1}
     with pytest.raises(ValueError, match="rprop reads"):
         fo.inject(fo.rprop, learning_rate=0.1)
 
@@ -1107,3 +1112,9 @@ def test_the_code_of_a_schedule_makes_it_again(schedule: str) -> None:
     opt = eval(f"sgd({schedule})", {**vars(fs), "sgd": fo.sgd})
     assert repr(opt) == f"sgd({schedule})"
     assert fs.rate_at(opt.config["learning_rate"], 1) == fs.rate_at(eval(schedule, vars(fs).copy()), 1)
+
+
+def test_code_is_shown_of_whatever_is_bound() -> None:
+    assert repr(fo.sgd(partial(max, 3))) == "sgd(max(3))"
+    assert repr(fo.sgd(partial(int, 1))) == "sgd(int(1))"
+    assert repr(fo.sgd(partial(Foreign(0.1).update, 1))) == "sgd(update(1))"

@@ -220,6 +220,8 @@ def no_state(params: Params) -> tuple[()]:
 
 def learning_rate(state: Any) -> float | None:
     """The learning rate that an optimizer's state says it used last; `None` if it says none."""
+    if hasattr(state, "dtype"):  # an array, of an average or a sum, tells nothing
+        return None
     found = state.get("learning_rate") if isinstance(state, Mapping) else getattr(state, "learning_rate", None)
     if found is not None and not isinstance(found, (Mapping, tuple)):
         return live(float, found)

@@ -474,7 +474,7 @@ def inject(build: Callable[..., GradientTransformation], /, **hyper: Any) -> Opt
 
     `inject(adamw, learning_rate=cosine(...), weight_decay=1e-2)`: schedules are evaluated at every step; numbers stand
     in the state, `state.values["weight_decay"]`, and are taken from there. Other arguments are passed on, and so are
-    whole numbers such as `every`, and b1 and b2, which cannot change: moments are kept as sums that belong to them.
+    whole numbers such as `every` (announced as int), and b1 and b2, which cannot change: moments are kept as sums that belong to them.
     `rprop`, whose rate is where its sizes begin, is refused.
     """
     if build is rprop:
@@ -508,7 +508,8 @@ def _counts(build: Callable[..., Any], hyper: Mapping[str, Any]) -> set[str]:
     found = signature(build).parameters
     kinds = {name: getattr(found[name].annotation, "__name__", str(found[name].annotation)) for name in found}
     announced = {name for name in hyper if "int" in kinds.get(name, "") and "float" not in kinds[name]}
-    return announced | ({"every", "start", "patience", "cooldown", "iterations", "factor_from", "most"} & hyper.keys())
+    usual = {"every", "start", "patience", "cooldown", "iterations", "factor_from", "most"} & hyper.keys()
+    return announced | {name for name in usual if "float" not in kinds.get(name, "")}
 
 
 def _built(
