@@ -153,7 +153,7 @@ def read_mat(path: Path) -> tuple[Examples, Examples]:
     from scipy.io.matlab import MatReadError
 
     try:
-        content = loadmat(path)
+        content = loadmat(path)  # of files that are cut or newer (7.3) it raises any of these
     except (ValueError, TypeError, IndexError, OSError, NotImplementedError, MatReadError) as error:
         raise SystemExit(f"--data {path}: expected a folder or a .mat file, but SciPy says: {error}") from None
     if {"data", "label"} <= content.keys():

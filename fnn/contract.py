@@ -293,7 +293,6 @@ def trainable(layer: Layer[Any, Any], params: Params) -> Params:
     """The parameters that have gradients, with `None` in the place of those that are frozen.
 
     Gradients have exactly this structure. Without frozen layers these are all, and the result is `params` itself.
-    `train` starts optax's optimizers with these, and `make_step` gives them these: they keep no moments for the others.
     """
     return params if layer.trainable is None else layer.trainable(params)
 

@@ -26,7 +26,7 @@ from fnn.contract import Layer, Loss, Mode, Penalty, Train, ValueAndGrad, value_
 from fnn.data import weight_of
 from fnn.history import TrainState
 from fnn.optimizers import GradientTransformation, Update, apply_updates
-from fnn.optimizers.protocol import for_model
+from fnn.optimizers.protocol import plain_update
 from fnn.types import Array, Params
 
 Step = Callable[[TrainState, Any], tuple[TrainState, Any]]
@@ -108,7 +108,7 @@ class ThreadedStep:
         self.pool, self.threads, self.report = pool, threads, report
         self.draws = model.draws
         self.part: Compiled[..., Any] = compiled(partial(_part, value_and_grad(model, loss)))
-        self.finish = compiled(partial(_finish, for_model(opt, model.trainable)[1], penalty))
+        self.finish = compiled(partial(_finish, plain_update(opt), penalty))
         self.pays: dict[Any, bool] = {}
 
     def __call__(self, before: TrainState, batch: Any) -> tuple[TrainState, Any]:

@@ -27,7 +27,7 @@ from fnn.history import Best, Row, Run, TrainState, check_saving_run, load_run, 
 from fnn.losses.core import ratio, sums_of
 from fnn.metrics import Metric
 from fnn.optimizers import Context, GradientTransformation, UpdateWith, apply_updates, learning_rate
-from fnn.optimizers.protocol import for_model
+from fnn.optimizers.protocol import plain_update
 from fnn.preconditions import (
     check_batch,
     check_measures,
@@ -65,14 +65,13 @@ def make_step(
     """The pure function `(train_state, batch) -> (train_state, {"loss": ...})` of one update.
 
     The batch is `(x, target)` or `(x, target, weight)`. Random layers draw from `key`, "step" and the step's number.
-    With frozen layers, an optimizer of optax is begun by `opt.init(trainable(model, params))`.
     """
     f = value_and_grad(model, loss, penalty)
     check_part("make_step: opt", opt, "an optimizer such as adam(1e-3)", is_optimizer(opt))
     update_with: UpdateWith | None = getattr(opt, "update_with", None)
     if update_with is not None:
         return bind(_step, f, update_with, True, model.draws)
-    return bind(_step, f, for_model(opt, model.trainable)[1], False, model.draws)
+    return bind(_step, f, plain_update(opt), False, model.draws)
 
 
 def _step(
@@ -434,7 +433,7 @@ def _start(
     if state is not None:
         tree.check_same_structure(model.init_state(in_shape), state, (needed, "the given state"))
     params, state = tree.read_only(params), model.init_state(in_shape) if state is None else tree.read_only(state)
-    fresh = TrainState(0, params, state, for_model(opt, model.trainable)[0](params), key)
+    fresh = TrainState(0, params, state, opt.init(params), key)
     if resume is None:
         return Run(fresh, Best(params, state))
     if isinstance(resume, (str, PathLike)):

@@ -119,23 +119,6 @@ def _contextual(
     return update(grads, state, params) if context is None else update_with(grads, state, params, context)
 
 
-def for_model(opt: GradientTransformation, trainable: Callable[[Params], Params] | None) -> tuple[Init, Update]:
-    """Its pair for the parameters of a model; what is not fnn's own (optax's) is shown those that are trained."""
-    if trainable is None or isinstance(opt, Optimizer):
-        return opt.init, opt.update
-    return bind(_init_shown, opt.init, trainable), bind(_update_shown, opt.update, trainable)
-
-
-def _init_shown(init: Init, trainable: Callable[[Params], Params], params: Params) -> Any:
-    return init(trainable(params))
-
-
-def _update_shown(
-    update: Update, trainable: Callable[[Params], Params], grads: Params, state: Any, params: Params
-) -> tuple[Params, Any]:
-    return update(grads, state, trainable(params))
-
-
 def required(who: str, what: str, context: Context | None) -> Context:
     """The context, or the error for one that is missing."""
     if context is None:

@@ -474,8 +474,8 @@ def inject(build: Callable[..., GradientTransformation], /, **hyper: Any) -> Opt
 
     `inject(adamw, learning_rate=cosine(...), weight_decay=1e-2)`: schedules are evaluated at every step; numbers stand
     in the state, `state.values["weight_decay"]`, and are taken from there. Other arguments are passed on, and so are
-    whole numbers such as `every` (announced as int), and b1 and b2, which cannot change: moments are kept as sums that belong to them.
-    `rprop`, whose rate is where its sizes begin, is refused.
+    whole numbers such as `every` (announced as int), and b1 and b2, which cannot change: moments are kept as sums that
+    belong to them. `rprop`, whose rate is where its sizes begin, is refused.
     """
     if build is rprop:
         raise ValueError("inject: rprop reads its numbers at the start alone")
